@@ -1,0 +1,1 @@
+"""Metrics, quality and drift mathematics; plain numbers in, plain numbers out."""

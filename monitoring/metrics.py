@@ -1,0 +1,240 @@
+"""Every metric of the system, once: name, unit, labels and what a bad value means.
+
+`METRICS` is the table that documentation, dashboards and alert rules are checked against; `Metrics` holds the
+live families, exposes them through a registry of its own and is passed to whoever reports.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from monitoring.families import OTHER, Definition, Families
+
+OUTCOMES = ("scored", "dead_lettered", "duplicate", "late")
+ROLES = ("champion", "canary", "shadow")
+LABEL_SOURCES = ("chargeback", "analyst", OTHER)
+LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "unmatched")
+FUNNEL = ("shown", "opened", "confirmed", "dismissed")
+STAGES = ("card", "score", "label", "learn", "observe")
+DRIFT_KINDS = ("data", "score", "concept", "label")
+SHADOW_FAULTS = ("raised", "not_finite", "slow")
+
+# 0.1 s, the service level objective for a decision, is an edge of both latency histograms.
+SCORE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+END_TO_END_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LABEL_DELAY_SECONDS = (
+    60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0, 172_800.0, 259_200.0, 604_800.0, 1_209_600.0, 2_592_000.0,
+    5_184_000.0, 7_776_000.0,
+)  # fmt: skip
+SCORE_EDGES = tuple(round(step * 0.05, 2) for step in range(1, 21))
+
+
+def _each(values: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple((value,) for value in values)
+
+
+LABEL_CHILDREN = tuple((source, result) for source in LABEL_SOURCES for result in LABEL_RESULTS)
+
+# fmt: off
+METRICS: tuple[Definition, ...] = (
+    Definition("fraud_transactions_total", "counter", "transactions",
+        "Transactions consumed, by what became of them; late ones are scored as well and counted in "
+        "both.",
+        "dead_lettered or duplicate rising against scored.",
+        labels=("outcome",), children=_each(OUTCOMES)),
+    Definition("fraud_unaccounted_transactions", "gauge", "transactions",
+        "Consumed minus scored, dead-lettered and duplicate.",
+        "anything but 0 once the stages are idle."),
+    Definition("fraud_alerts_total", "counter", "alerts",
+        "Alerts published.",
+        "a jump, or none for hours."),
+    Definition("fraud_score_duration_seconds", "histogram", "seconds",
+        "Time in which a batch was scored by the champion, counted for each of its transactions.",
+        "p99 above 0.025.",
+        buckets=SCORE_SECONDS),
+    Definition("fraud_end_to_end_seconds", "histogram", "seconds",
+        "From the Kafka timestamp of a transaction to its acknowledged score.",
+        "p99 above 0.1.",
+        buckets=END_TO_END_SECONDS),
+    Definition("fraud_stage_duration_seconds", "histogram", "seconds",
+        "Time a stage took for a batch, sends included.",
+        "p99 above the poll interval.",
+        labels=("stage",), children=_each(STAGES), buckets=STAGE_SECONDS),
+    Definition("fraud_score", "histogram", "probability",
+        "Scores given, by role.",
+        "a shape unlike last week's.",
+        labels=("role",), children=_each(ROLES), buckets=SCORE_EDGES),
+    Definition("fraud_consumer_lag_messages", "gauge", "messages",
+        "High watermark minus position of a consumed partition.",
+        "rising for minutes.",
+        labels=("topic", "partition"), limit=512),
+    Definition("fraud_consumer_lag_seconds", "gauge", "seconds",
+        "Wall clock minus the Kafka timestamp of the record processed last.",
+        "above 60 while messages lag.",
+        labels=("topic", "partition"), limit=512),
+    Definition("fraud_commit_age_seconds", "gauge", "seconds",
+        "Time since offsets were committed last.",
+        "above 60 while messages lag."),
+    Definition("fraud_rebalances_total", "counter", "rebalances",
+        "Partition assignments received.",
+        "more than one per deployment."),
+    Definition("fraud_assigned_partitions", "gauge", "partitions",
+        "Partitions this worker consumes.",
+        "0 with no other worker alive."),
+    Definition("fraud_model_info", "gauge", "info",
+        "1 for each model that scores, joined to other series by role.",
+        "no champion.",
+        labels=("role", "name", "version"), limit=32),
+    Definition("fraud_model_updates_total", "counter", "models",
+        "Model snapshots swapped in, by model.",
+        "no increase for a day while labels arrive.",
+        labels=("name",), limit=32),
+    Definition("fraud_model_learned_total", "counter", "outcomes",
+        "Outcomes learned, by model.",
+        "no increase while labels arrive.",
+        labels=("name",), limit=32),
+    Definition("fraud_shadow_disabled_total", "counter", "models",
+        "Shadows switched off, by fault.",
+        "any increase.",
+        labels=("name", "reason"), limit=96),
+    Definition("fraud_labels_total", "counter", "labels",
+        "Labels consumed, by source and result.",
+        "unmatched rising.",
+        labels=("source", "result"), children=LABEL_CHILDREN),
+    Definition("fraud_label_delay_seconds", "histogram", "seconds",
+        "Event-time delay from a transaction to its label.",
+        "a shift to longer delays: the models learn later.",
+        labels=("source",), children=_each(LABEL_SOURCES), buckets=LABEL_DELAY_SECONDS),
+    Definition("fraud_pending_labels", "gauge", "labels",
+        "Labels held until their transaction has been seen.",
+        "rising without end."),
+    Definition("fraud_dead_letters_total", "counter", "messages",
+        "Dead letters, by error code.",
+        "any sudden increase.",
+        labels=("reason",)),
+    Definition("fraud_unknown_fields_total", "counter", "fields",
+        "Input fields that are not part of the contract.",
+        "a jump: a producer changed its schema."),
+    Definition("fraud_alignment_overdue_total", "counter", "batches",
+        "Batches released before every input had reached their event time.",
+        "rising during a replay: labels may be seen late.",
+        labels=("stage",), children=_each(STAGES)),
+    Definition("fraud_state_keys", "gauge", "keys",
+        "Keys held in memory.",
+        "rising without end.",
+        labels=("stage",), children=_each(STAGES)),
+    Definition("fraud_state_bytes", "gauge", "bytes",
+        "Memory of the state arrays.",
+        "rising without end.",
+        labels=("stage",), children=_each(STAGES)),
+    Definition("fraud_feature_drift", "gauge", "ratio",
+        "Distance of a feature's recent distribution from its reference.",
+        "psi above 0.2.",
+        labels=("feature", "measure"), limit=512),
+    Definition("fraud_score_drift", "gauge", "ratio",
+        "PSI of a role's recent scores against its reference.",
+        "above 0.2.",
+        labels=("role",)),
+    Definition("fraud_drift_alarms_total", "counter", "alarms",
+        "Drift alarms raised.",
+        "any increase.",
+        labels=("kind",), children=_each(DRIFT_KINDS)),
+    Definition("fraud_alert_funnel_total", "counter", "actions",
+        "What analysts did with alerts.",
+        "shown rises and opened does not.",
+        labels=("action",), children=_each(FUNNEL)),
+    Definition("fraud_alert_ctr", "gauge", "ratio",
+        "Share of the alerts shown in the window that were opened.",
+        "falling: analysts no longer trust alerts."),
+    Definition("fraud_alert_precision", "gauge", "ratio",
+        "Share of the alerts decided in the window that were confirmed.",
+        "below what the threshold was set for."),
+    Definition("fraud_average_precision", "gauge", "ratio",
+        "Average precision over matured outcomes, by role.",
+        "falling, or a shadow above the champion for days.",
+        labels=("role",)),
+    Definition("fraud_roc_auc", "gauge", "ratio",
+        "Area under the ROC curve over matured outcomes, by role.",
+        "falling.",
+        labels=("role",)),
+    Definition("fraud_card_precision", "gauge", "ratio",
+        "Share of the k riskiest cards of a day that were defrauded, by role.",
+        "falling.",
+        labels=("role",)),
+    Definition("fraud_calibration_error", "gauge", "ratio",
+        "Expected calibration error over matured outcomes, by role.",
+        "above 0.02.",
+        labels=("role",)),
+    Definition("fraud_threshold", "gauge", "probability",
+        "Score from which a transaction becomes an alert.",
+        "a move nobody made."),
+    Definition("fraud_build_info", "gauge", "info",
+        "1 for the version that runs.",
+        "several versions for long.",
+        labels=("version",)),
+)
+# fmt: on
+
+
+class Metrics:
+    """The live families of `METRICS`, with process metrics beside them."""
+
+    def __init__(self) -> None:
+        families = Families(METRICS)
+        counter, gauge, histogram = families.counter, families.gauge, families.histogram
+        self.transactions = counter("fraud_transactions_total")
+        self.unaccounted = gauge("fraud_unaccounted_transactions")
+        self.alerts = counter("fraud_alerts_total")
+        self.score_duration = histogram("fraud_score_duration_seconds")
+        self.end_to_end = histogram("fraud_end_to_end_seconds")
+        self.stage_duration = histogram("fraud_stage_duration_seconds")
+        self.scores = histogram("fraud_score")
+        self.lag_messages = gauge("fraud_consumer_lag_messages")
+        self.lag_seconds = gauge("fraud_consumer_lag_seconds")
+        self.commit_age = gauge("fraud_commit_age_seconds")
+        self.rebalances = counter("fraud_rebalances_total")
+        self.assigned_partitions = gauge("fraud_assigned_partitions")
+        self.model_info = gauge("fraud_model_info")
+        self.model_updates = counter("fraud_model_updates_total")
+        self.model_learned = counter("fraud_model_learned_total")
+        self.shadow_disabled = counter("fraud_shadow_disabled_total")
+        self.labels = counter("fraud_labels_total")
+        self.label_delay = histogram("fraud_label_delay_seconds")
+        self.pending_labels = gauge("fraud_pending_labels")
+        self.dead_letters = counter("fraud_dead_letters_total")
+        self.unknown_fields = counter("fraud_unknown_fields_total")
+        self.alignment_overdue = counter("fraud_alignment_overdue_total")
+        self.state_keys = gauge("fraud_state_keys")
+        self.state_bytes = gauge("fraud_state_bytes")
+        self.feature_drift = gauge("fraud_feature_drift")
+        self.score_drift = gauge("fraud_score_drift")
+        self.drift_alarms = counter("fraud_drift_alarms_total")
+        self.alert_funnel = counter("fraud_alert_funnel_total")
+        self.alert_ctr = gauge("fraud_alert_ctr")
+        self.alert_precision = gauge("fraud_alert_precision")
+        self.average_precision = gauge("fraud_average_precision")
+        self.roc_auc = gauge("fraud_roc_auc")
+        self.card_precision = gauge("fraud_card_precision")
+        self.calibration_error = gauge("fraud_calibration_error")
+        self.threshold = gauge("fraud_threshold")
+        self.build_info = gauge("fraud_build_info")
+        if unbound := families.unbound():
+            raise ValueError(f"metrics without a family: {unbound}")
+        self.registry = CollectorRegistry()
+        self.registry.register(families)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """The text format, served with `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+def bounded_source(source: str) -> str:
+    """The label's source as a metric label: free text of users must not become series."""
+    return source if source in LABEL_SOURCES else OTHER
