@@ -1,0 +1,60 @@
+"""Event-time alignment of the inputs of one stage partition.
+
+A stage with several inputs (the card partitions behind a hop, the outcomes beside the transactions) sees them at different
+speeds. The gate keeps the watermark of each input and answers up to which event time rows may be released so that every input
+has been seen that far. Live traffic is aligned by nature and never waits; a history replayed faster than life waits for its
+slowest input, and an input that makes no progress for `idle_after_ms` is not waited for until it moves again.
+
+Wall clock decides only *whether to wait*; it never enters a feature, a window or an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+FOREVER = 2**62
+NEVER = -(2**62)
+
+
+class EventTimeGate:
+    """The frontier of event time that every input has reached.
+
+    Args:
+        inputs: the names of the inputs to wait for.
+        live_within_ms: rows younger than this by the wall clock never wait.
+        idle_after_ms: an input without progress for this long by the wall clock is not waited for.
+        now_ms: wall clock at the start, epoch milliseconds.
+    """
+
+    def __init__(
+        self, inputs: Iterable[Hashable], *, live_within_ms: int, idle_after_ms: int, now_ms: int
+    ) -> None:
+        self._live_within_ms = live_within_ms
+        self._idle_after_ms = idle_after_ms
+        self._watermarks: dict[Hashable, int] = dict.fromkeys(inputs, NEVER)
+        self._moved_at: dict[Hashable, int] = dict.fromkeys(self._watermarks, now_ms)
+
+    def advance(self, name: Hashable, watermark: int, now_ms: int) -> None:
+        """Input `name` has been seen up to `watermark`; an unknown input joins."""
+        if watermark > self._watermarks.get(name, NEVER):
+            self._watermarks[name] = watermark
+            self._moved_at[name] = now_ms
+
+    def watermark(self, name: Hashable) -> int:
+        return self._watermarks[name]
+
+    def frontier(self, newest: int, now_ms: int) -> int:
+        """Rows up to this event time may be released.
+
+        Args:
+            newest: the largest watermark among the rows that wait.
+            now_ms: wall clock, epoch milliseconds.
+        """
+        if newest >= now_ms - self._live_within_ms:
+            return FOREVER
+        waiting = [
+            watermark
+            for name, watermark in self._watermarks.items()
+            if now_ms - self._moved_at[name] <= self._idle_after_ms
+        ]
+        return min(waiting, default=FOREVER)

@@ -1,0 +1,105 @@
+"""Internal columnar records: many rows in one Kafka message.
+
+The topics between stages carry batches, not single transactions: named numpy arrays, lists of strings and a small dictionary
+of metadata, in one MessagePack document. Arrays come back as read-only views of the message, so decoding costs per message,
+not per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+Meta = Mapping[str, object]
+
+_FORMAT = 1
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    format: int
+    meta: dict[str, object]
+    arrays: dict[str, tuple[str, tuple[int, ...], bytes]]
+    strings: dict[str, list[str]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Packed).decode
+
+
+class ColumnsError(ValueError):
+    """A message on an internal topic is not a columnar record of this format."""
+
+
+@dataclass(slots=True)
+class Columns:
+    """Rows as columns: every array has the rows on its first axis, every string list has one entry per row."""
+
+    meta: dict[str, object] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    strings: dict[str, list[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        for array in self.arrays.values():
+            return len(array)
+        for strings in self.strings.values():
+            return len(strings)
+        return 0
+
+    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Columns:
+        """The given rows (indices or a mask), in that order, with the same metadata."""
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        if len(index) == len(self) and bool(np.all(index[1:] > index[:-1])):
+            return self
+        positions = index.tolist()
+        return Columns(
+            self.meta,
+            {name: array[index] for name, array in self.arrays.items()},
+            {name: [values[i] for i in positions] for name, values in self.strings.items()},
+        )
+
+    def encode(self) -> bytes:
+        arrays = {
+            name: (array.dtype.str, array.shape, np.ascontiguousarray(array).tobytes())
+            for name, array in self.arrays.items()
+        }
+        return _encode(_Packed(_FORMAT, self.meta, arrays, self.strings))
+
+
+def decode(data: bytes) -> Columns:
+    """The columns of one message.
+
+    Raises:
+        ColumnsError: the bytes are not such a record.
+    """
+    try:
+        packed = _decode(data)
+        if packed.format != _FORMAT:
+            raise ColumnsError(f"columnar format {packed.format} is not {_FORMAT}")
+        arrays = {
+            name: np.frombuffer(raw, dtype=np.dtype(dtype)).reshape(shape)
+            for name, (dtype, shape, raw) in packed.arrays.items()
+        }
+    except (msgspec.DecodeError, msgspec.ValidationError, TypeError, ValueError) as error:
+        raise ColumnsError(f"not a columnar record: {error}") from error
+    return Columns(packed.meta, arrays, packed.strings)
+
+
+def concat(parts: Sequence[Columns]) -> Columns:
+    """All rows of `parts` in order, with the metadata of the first; the parts have the same columns."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    return Columns(
+        first.meta,
+        {name: np.concatenate([part.arrays[name] for part in parts]) for name in first.arrays},
+        {name: _chain(part.strings[name] for part in parts) for name in first.strings},
+    )
+
+
+def _chain(lists: Iterable[list[str]]) -> list[str]:
+    return [value for values in lists for value in values]
