@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import pytest
+
+from monitoring.metrics import CONTENT_TYPE, Metrics
+from streams.health import HealthServer, Progress
+
+
+def serve(server: HealthServer, use: Callable[[str], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await server.start()
+        try:
+            await use(f"http://{server.host}:{server.port}")
+        finally:
+            await server.stop()
+
+    asyncio.run(run())
+
+
+async def get(url: str) -> tuple[int, str, dict[str, str]]:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text(), dict(response.headers)
+
+
+def test_checks_decide_the_status_and_are_named() -> None:
+    """One failing check makes 503 of the whole answer, and the body says which one it is."""
+    ready = {"model": (True, "lr 3"), "broker": (False, "no answer")}
+    server = HealthServer(
+        lambda: b"", live={}, ready={name: (lambda r=result: r) for name, result in ready.items()}
+    )
+
+    async def use(base: str) -> None:
+        status, body, _ = await get(base + "/readyz")
+        assert status == 503
+        assert json.loads(body) == {
+            "status": "failing",
+            "checks": {
+                "model": {"ok": True, "detail": "lr 3"},
+                "broker": {"ok": False, "detail": "no answer"},
+            },
+        }
+        ready["broker"] = (True, "")
+        status, body, _ = await get(base + "/livez")
+        assert (status, json.loads(body)["status"]) == (200, "ok")
+        assert (await get(base + "/other"))[0] == 404
+
+    serve(server, use)
+
+
+def test_a_check_that_raises_fails_without_telling_secrets() -> None:
+    """An exception in a check is a failing check; its message stays inside."""
+
+    def broken() -> tuple[bool, str]:
+        raise RuntimeError("sasl_plain_password=hunter2")
+
+    async def use(base: str) -> None:
+        status, body, headers = await get(base + "/livez")
+        assert status == 503
+        assert "RuntimeError" in body
+        assert "hunter2" not in body
+        assert headers["Server"] == "fraudstream"
+
+    serve(HealthServer(lambda: b"", live={"broken": broken}, ready={}), use)
+
+
+def test_metrics_are_served_in_the_text_format() -> None:
+    """A scrape gets the exposition with the content type that Prometheus asks for."""
+    metrics = Metrics()
+    metrics.transactions.add(42, "scored")
+
+    async def use(base: str) -> None:
+        status, body, headers = await get(base + "/metrics")
+        assert status == 200
+        assert 'fraud_transactions_total{outcome="scored"} 42.0' in body
+        assert headers["Content-Type"] == CONTENT_TYPE
+        assert "process_resident_memory_bytes" in body
+
+    serve(HealthServer(metrics.exposition, live={}, ready={}, content_type=CONTENT_TYPE), use)
+
+
+def test_a_taken_port_is_an_error_and_stopping_frees_it() -> None:
+    """Two servers cannot share a port; after `stop` it can be taken again."""
+
+    async def run() -> None:
+        first = HealthServer(lambda: b"", {}, {})
+        await first.start()
+        with pytest.raises(OSError):
+            await HealthServer(lambda: b"", {}, {}, port=first.port).start()
+        await first.stop()
+        with socket.socket() as probe:
+            assert probe.connect_ex((first.host, first.port)) != 0
+
+    asyncio.run(run())
+
+
+def test_the_default_address_is_loopback() -> None:
+    """Nothing is served to the network unless that is configured."""
+    assert HealthServer(lambda: b"", {}, {}).host == "127.0.0.1"
+
+
+def test_progress_fails_only_when_messages_wait_and_none_is_processed() -> None:
+    """Idle is alive, working is alive, stuck with a backlog is not."""
+    progress = Progress(tick_ms=15_000, stall_ms=60_000)
+    assert progress.check(0) == (True, "starting")
+    for second in range(200):
+        progress.sample(second * 1000, processed=5, lag=0, broker_reachable=True)
+    assert progress.check(199_000)[0]
+    for second in range(200, 400):
+        progress.sample(second * 1000, processed=second, lag=100, broker_reachable=True)
+    assert progress.check(399_000)[0]
+    for second in range(400, 470):
+        progress.sample(second * 1000, processed=399, lag=100, broker_reachable=True)
+    ok, detail = progress.check(469_000)
+    assert not ok
+    assert "100 messages wait" in detail
+    progress.sample(470_000, processed=400, lag=99, broker_reachable=True)
+    assert progress.check(470_000)[0]
+
+
+def test_an_unreachable_broker_does_not_kill() -> None:
+    """With the broker away a backlog cannot be worked off, and a restart would not help."""
+    progress = Progress()
+    for second in range(300):
+        progress.sample(second * 1000, processed=5, lag=100, broker_reachable=False)
+    assert progress.check(299_000)[0]
+
+
+def test_a_loop_that_no_longer_turns_fails() -> None:
+    """Without samples nothing is known to be alive."""
+    progress = Progress(tick_ms=15_000)
+    progress.sample(1_000, processed=0, lag=0, broker_reachable=True)
+    assert progress.check(16_000)[0]
+    assert not progress.check(16_001)[0]
