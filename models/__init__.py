@@ -1,0 +1,1 @@
+"""Features, learners, scorers and decisions: pure code over numpy arrays."""

@@ -1,0 +1,418 @@
+"""The feature spec: which entities, windows and aggregates become which columns, in which order.
+
+A spec is built from a plain mapping (a parsed TOML table) by `FeatureSpec.from_mapping`, or is `FeatureSpec.default()`.
+It is immutable; `names` is the column order of every feature matrix and `digest` identifies it in scores and models.
+What each aggregate means is stated in docs/features.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+SECOND = 1_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+KEY_FIELDS = ("card_id", "terminal_id", "merchant_id", "mcc", "country", "channel", "device_id", "ip")
+"""Transaction fields an entity may be keyed by."""
+
+DISTINCT_FIELDS = {
+    "cards": "card_id",
+    "terminals": "terminal_id",
+    "merchants": "merchant_id",
+    "mccs": "mcc",
+    "countries": "country",
+    "channels": "channel",
+    "devices": "device_id",
+    "ips": "ip",
+    "currencies": "currency",
+}
+"""The `<plural>` of a `distinct_<plural>` aggregate, and the transaction field whose values it counts."""
+
+WINDOWED = ("count", "sum", "mean", "std", "max", "amount_over_mean")
+"""Aggregates with one column per window, beside the `distinct_<plural>` ones."""
+
+UNWINDOWED = ("seconds_since_last",)
+AMOUNT_COLUMNS = ("amount", "amount_log")
+CALENDAR_COLUMNS = ("hour", "day_of_week", "weekend", "night")
+
+MAX_WINDOW_MS = 400 * DAY
+MAX_EVENTS_PER_KEY = 1 << 20
+MAX_FEATURES = 4096
+
+_UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d|w)")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+T = TypeVar("T")
+
+
+class SpecError(ValueError):
+    """A feature spec that cannot be used; the message starts with the path of the offending key."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+def parse_duration(text: object, path: str = "duration") -> int:
+    """Milliseconds of a duration such as "90s", "1h", "24h", "7d"; zero is allowed ("0s")."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise SpecError(path, f"{text!r} is not a duration like '1h', '24h' or '7d'")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def format_duration(ms: int) -> str:
+    """The one spelling of a duration in feature names: days from two days up, else the largest whole unit."""
+    if ms >= 2 * DAY and ms % DAY == 0:
+        return f"{ms // DAY}d"
+    for unit in ("h", "m", "s"):
+        if ms and ms % _UNITS[unit] == 0:
+            return f"{ms // _UNITS[unit]}{unit}"
+    return f"{ms}ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One aggregate of an entity and the windows (ms, ascending) it has a column for; none if it has no window."""
+
+    kind: str
+    windows: tuple[int, ...] = ()
+
+    @property
+    def distinct_field(self) -> str | None:
+        """The transaction field counted by a `distinct_<plural>` aggregate, else None."""
+        return DISTINCT_FIELDS.get(self.kind.removeprefix("distinct_")) if self.kind.startswith("distinct_") else None
+
+
+@dataclass(frozen=True, slots=True)
+class RiskSpec:
+    """Label-derived risk of a key: share of frauds in windows shifted back by the label delay (all ms).
+
+    `counts` adds the number of transactions behind each share; `known_windows` count the frauds that became
+    known lately, whenever they happened; `since_fraud` adds the time since the last one became known.
+    """
+
+    delay: int
+    windows: tuple[int, ...]
+    known_windows: tuple[int, ...] = ()
+    counts: bool = True
+    since_fraud: bool = True
+
+
+@dataclass(frozen=True)
+class EntitySpec:
+    """One keyed entity: the transaction field it is keyed by, its windows (ms, ascending) and its columns."""
+
+    name: str
+    key: str
+    windows: tuple[int, ...]
+    aggregates: tuple[Aggregate, ...]
+    risk: RiskSpec | None = None
+    max_events_per_key: int = 4096
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Column names of this entity's block, in order."""
+        suffixes: list[str] = []
+        for aggregate in self.aggregates:
+            if aggregate.kind in UNWINDOWED:
+                suffixes.append(aggregate.kind)
+            suffixes.extend(f"{aggregate.kind}_{format_duration(w)}" for w in aggregate.windows)
+        if self.risk is not None:
+            suffixes.extend(f"risk_{format_duration(w)}" for w in self.risk.windows)
+            if self.risk.counts:
+                suffixes.extend(f"risk_count_{format_duration(w)}" for w in self.risk.windows)
+            suffixes.extend(f"known_frauds_{format_duration(w)}" for w in self.risk.known_windows)
+            if self.risk.since_fraud:
+                suffixes.append("seconds_since_fraud")
+        return tuple(f"{self.name}_{suffix}" for suffix in suffixes)
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """Transaction fields whose hashes the window store needs, one column of `tags` each, in order."""
+        fields = (aggregate.distinct_field for aggregate in self.aggregates)
+        return tuple(dict.fromkeys(field for field in fields if field is not None))
+
+    @cached_property
+    def retention_ms(self) -> int:
+        """How far behind the oldest row that may still be inserted an event is needed."""
+        reach = self.windows[-1]
+        if self.risk is not None:
+            reach = max(reach, self.risk.delay + self.risk.windows[-1])
+        return reach
+
+    def as_mapping(self) -> dict[str, object]:
+        """The mapping `from_mapping` reads back to an equal entity."""
+        mapping: dict[str, object] = {
+            "name": self.name,
+            "key": self.key,
+            "windows": [format_duration(w) for w in self.windows],
+            "aggregates": {a.kind: [format_duration(w) for w in a.windows] for a in self.aggregates},
+            "max_events_per_key": self.max_events_per_key,
+        }
+        if self.risk is not None:
+            mapping["risk"] = {
+                "delay": format_duration(self.risk.delay),
+                "windows": [format_duration(w) for w in self.risk.windows],
+                "known_windows": [format_duration(w) for w in self.risk.known_windows],
+                "counts": self.risk.counts,
+                "since_fraud": self.risk.since_fraud,
+            }
+        return mapping
+
+    @classmethod
+    def from_mapping(cls, mapping: object, path: str) -> EntitySpec:
+        """Validate one `[[features.entities]]` table; raises `SpecError` naming the key."""
+        table = _Table(mapping, path)
+        name = table.take("name", _text(_NAME))
+        key = table.take("key", _choice(KEY_FIELDS))
+        windows = table.take("windows", _durations)
+        aggregates = table.take("aggregates", lambda value, at: _aggregates(value, windows, at))
+        risk = table.take("risk", _risk, None)
+        cap = table.take("max_events_per_key", _integer(1, MAX_EVENTS_PER_KEY), 4096)
+        table.finish()
+        return cls(name, key, windows, aggregates, risk, cap)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Everything that decides the columns of a feature matrix."""
+
+    entities: tuple[EntitySpec, ...]
+    attributes: tuple[str, ...] = ()
+    calendar: tuple[str, ...] = CALENDAR_COLUMNS
+
+    @cached_property
+    def transaction_names(self) -> tuple[str, ...]:
+        """Columns that depend on the transaction alone: amount, calendar, attributes."""
+        return (*AMOUNT_COLUMNS, *self.calendar, *self.attributes)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every column, in the order of the feature matrix."""
+        return (*self.transaction_names, *(name for entity in self.entities for name in entity.names))
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits of SHA-256 over the canonical JSON of the spec and the names it leads to."""
+        content = {"names": self.names, "spec": self.as_mapping()}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def entity(self, name: str) -> EntitySpec:
+        """The entity of that name; KeyError if there is none."""
+        for entity in self.entities:
+            if entity.name == name:
+                return entity
+        raise KeyError(name)
+
+    def as_mapping(self) -> dict[str, object]:
+        """The mapping `from_mapping` reads back to an equal spec."""
+        return {
+            "entities": [entity.as_mapping() for entity in self.entities],
+            "attributes": list(self.attributes),
+            "calendar": list(self.calendar),
+        }
+
+    @classmethod
+    def from_mapping(cls, mapping: object, path: str = "features") -> FeatureSpec:
+        """Validate a parsed `[features]` table; raises `SpecError` naming the key, unknown keys included."""
+        table = _Table(mapping, path)
+        entities = table.take("entities", _list(EntitySpec.from_mapping))
+        attributes = table.take("attributes", _list(_text(_ATTRIBUTE)), ())
+        calendar = table.take("calendar", _list(_choice(CALENDAR_COLUMNS)), CALENDAR_COLUMNS)
+        table.finish()
+        if not entities:
+            raise SpecError(f"{path}.entities", "at least one entity is needed")
+        _unique([entity.name for entity in entities], f"{path}.entities", "name")
+        _unique([entity.key for entity in entities], f"{path}.entities", "key")
+        _unique(attributes, f"{path}.attributes", "attribute")
+        _unique(calendar, f"{path}.calendar", "column")
+        spec = cls(entities, attributes, calendar)
+        _unique(spec.names, path, "feature name")
+        if len(spec.names) > MAX_FEATURES:
+            raise SpecError(path, f"{len(spec.names)} features, at most {MAX_FEATURES} are allowed")
+        return spec
+
+    @classmethod
+    def default(cls) -> FeatureSpec:
+        """Card and terminal windows of one hour to 30 days, terminal risk with labels seven days late."""
+        return cls.from_mapping(_DEFAULT)
+
+
+_DEFAULT: dict[str, object] = {
+    "entities": [
+        {
+            "name": "card",
+            "key": "card_id",
+            "windows": ["1h", "24h", "7d", "30d"],
+            "aggregates": {
+                "count": ["1h", "24h", "7d", "30d"],
+                "sum": ["24h", "7d"],
+                "mean": ["24h", "7d", "30d"],
+                "std": ["7d", "30d"],
+                "max": ["24h", "7d"],
+                "distinct_terminals": ["24h", "7d"],
+                "distinct_countries": ["24h", "7d"],
+                "amount_over_mean": ["7d", "30d"],
+                "seconds_since_last": [],
+            },
+        },
+        {
+            "name": "terminal",
+            "key": "terminal_id",
+            "windows": ["1h", "24h", "7d", "30d"],
+            "aggregates": {
+                "count": ["1h", "24h", "7d", "30d"],
+                "mean": ["7d", "30d"],
+                "distinct_cards": ["24h"],
+                "amount_over_mean": ["30d"],
+                "seconds_since_last": [],
+            },
+            "risk": {"delay": "7d", "windows": ["24h", "7d", "30d"], "known_windows": ["7d", "28d"]},
+        },
+    ],
+}
+
+Parser = Callable[[object, str], T]
+_MISSING = object()
+
+
+class _Table:
+    """A mapping being read key by key; `finish` refuses what nobody asked for."""
+
+    def __init__(self, mapping: object, path: str) -> None:
+        if not isinstance(mapping, Mapping):
+            raise SpecError(path, "a table is expected")
+        self._rest: dict[object, object] = dict(mapping)
+        self._path = path
+
+    def take(self, key: str, parse: Parser[T], default: T | object = _MISSING) -> T:
+        path = f"{self._path}.{key}"
+        if key in self._rest:
+            return parse(self._rest.pop(key), path)
+        if default is _MISSING:
+            raise SpecError(path, "is missing")
+        return default  # type: ignore[return-value]  # a default is given as a T
+
+    def finish(self) -> None:
+        for key in self._rest:
+            raise SpecError(f"{self._path}.{key}", "unknown key")
+
+
+def _text(pattern: re.Pattern[str]) -> Parser[str]:
+    def parse(value: object, path: str) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise SpecError(path, f"{value!r} does not match {pattern.pattern}")
+        return value
+
+    return parse
+
+
+def _choice(allowed: Sequence[str]) -> Parser[str]:
+    def parse(value: object, path: str) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise SpecError(path, f"{value!r} is not one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def _integer(low: int, high: int) -> Parser[int]:
+    def parse(value: object, path: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise SpecError(path, f"{value!r} is not an integer from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _list(parse_item: Parser[T]) -> Parser[tuple[T, ...]]:
+    def parse(value: object, path: str) -> tuple[T, ...]:
+        if not isinstance(value, list | tuple):
+            raise SpecError(path, "a list is expected")
+        return tuple(parse_item(item, f"{path}[{i}]") for i, item in enumerate(value))
+
+    return parse
+
+
+def _bool(value: object, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise SpecError(path, f"{value!r} is not true or false")
+    return value
+
+
+def _unique(values: Sequence[str], path: str, what: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise SpecError(path, f"{what} {value!r} is there more than once")
+
+
+def _window(value: object, path: str) -> int:
+    ms = parse_duration(value, path)
+    if not 0 < ms <= MAX_WINDOW_MS:
+        raise SpecError(path, f"{value!r} is not between 1ms and {format_duration(MAX_WINDOW_MS)}")
+    return ms
+
+
+def _durations(value: object, path: str) -> tuple[int, ...]:
+    windows = _list(_window)(value, path)
+    if not windows:
+        raise SpecError(path, "at least one window is needed")
+    for i in range(1, len(windows)):
+        if windows[i] <= windows[i - 1]:
+            raise SpecError(f"{path}[{i}]", "windows must be ascending and different")
+    return windows
+
+
+def _aggregates(value: object, windows: tuple[int, ...], path: str) -> tuple[Aggregate, ...]:
+    """Either a list of kinds (a column per window) or a table kind -> windows."""
+    if isinstance(value, Mapping):
+        chosen = [(kind, f"{path}.{kind}", only) for kind, only in value.items()]
+    elif isinstance(value, list | tuple):
+        chosen = [(kind, f"{path}[{i}]", None) for i, kind in enumerate(value)]
+    else:
+        raise SpecError(path, "a list of aggregates, or a table of aggregate = [windows], is expected")
+    if not chosen:
+        raise SpecError(path, "at least one aggregate is needed")
+    known = (*WINDOWED, *UNWINDOWED, *(f"distinct_{plural}" for plural in DISTINCT_FIELDS))
+    parsed = []
+    for kind, at, only in chosen:
+        _choice(known)(kind, at)
+        if kind in UNWINDOWED:
+            if only:
+                raise SpecError(at, "has no windows")
+            parsed.append(Aggregate(kind))
+            continue
+        picked = windows if only is None else _durations(only, at)
+        for i, window in enumerate(picked):
+            if window not in windows:
+                raise SpecError(f"{at}[{i}]", f"{format_duration(window)!r} is not a window of the entity")
+        parsed.append(Aggregate(kind, picked))
+    _unique([aggregate.kind for aggregate in parsed], path, "aggregate")
+    return tuple(parsed)
+
+
+def _risk(value: object, path: str) -> RiskSpec:
+    table = _Table(value, path)
+    delay = table.take("delay", parse_duration)
+    if delay > MAX_WINDOW_MS:
+        raise SpecError(f"{path}.delay", f"is longer than {format_duration(MAX_WINDOW_MS)}")
+    windows = table.take("windows", _durations)
+    known = table.take("known_windows", lambda value, at: _durations(value, at) if value else (), ())
+    counts = table.take("counts", _bool, True)
+    since = table.take("since_fraud", _bool, bool(known))
+    table.finish()
+    if since and not known:
+        raise SpecError(f"{path}.since_fraud", "needs known_windows, the longest of which caps it")
+    return RiskSpec(delay, windows, known, counts, since)
