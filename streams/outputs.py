@@ -1,0 +1,236 @@
+"""Outputs of a stage: sent in whole batches, returned from only when the broker has acknowledged all of them.
+
+Faust's own sends swallow errors: the source offset is then committed over a lost output. Here a failed send is an exception, and a stage
+that lets it through ends its process before anything is finished.
+
+Breaks: nothing is retried after `SendFailed`; some of the records may be in the log already, and are sent again by the replay. Two
+concurrent `send` calls to one partition may interleave; the records of one call keep their order within a partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, UnknownError
+from aiokafka.partitioner import murmur2
+from aiokafka.structs import RecordMetadata
+
+from streams.errors import FraudstreamError
+
+logger = logging.getLogger(__name__)
+
+Compression = Literal["gzip", "snappy", "lz4", "zstd"]
+
+#: What a record adds to its key, value and headers at most: lengths, timestamp, offset, attributes, and the head of a batch.
+_RECORD_OVERHEAD = 100
+
+
+class Output(msgspec.Struct, frozen=True, gc=False):
+    """One record to send; `timestamp_ms` None means the time of sending. `value` None is a tombstone."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int | None = None
+
+
+class SendFailed(FraudstreamError):
+    """Stop without finishing the batch: the broker has not acknowledged everything sent to `topic`, `partition`."""
+
+    def __init__(self, topic: str, partition: int, cause: BaseException | str) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.cause = cause
+        reason = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}".rstrip(": ")
+        super().__init__(f"send to {topic}[{partition}] failed: {reason}")
+
+
+class Outputs:
+    """One producer for a process; `async with`, or `start` and `stop`.
+
+    Args:
+        broker: `host:port`, several separated by commas.
+        max_batch_bytes: records of one partition are sent in batches of at most this many bytes before compression.
+        max_record_bytes: a larger record is refused before anything is sent; keep it below the broker's `message.max.bytes`.
+        compression: codec of the batches, None for none.
+        idempotent: True to insist, False to do without, None to use it where the broker has it (the embedded one has not). With it a
+            request repeated after a lost answer is not appended twice.
+    """
+
+    def __init__(
+        self,
+        broker: str,
+        *,
+        client_id: str = "fraudstream",
+        max_batch_bytes: int = 512 * 1024,
+        max_record_bytes: int = 1_000_000,
+        compression: Compression | None = None,
+        idempotent: bool | None = None,
+        request_timeout_ms: int = 30_000,
+    ) -> None:
+        self.max_record_bytes = max_record_bytes
+        self._broker = broker
+        self._client_id = client_id
+        self._max_batch_bytes = max_batch_bytes
+        self._compression = compression
+        self._idempotent = idempotent
+        self._request_timeout_ms = request_timeout_ms
+        self._started: AIOKafkaProducer | None = None
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether a repeated request is recognised by the broker; known after `start`."""
+        return bool(self._idempotent)
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            KafkaError: no broker answers, or it has no idempotent producers and they were insisted on.
+        """
+        producer = self._producer(idempotent=self._idempotent is not False)
+        try:
+            await producer.start()
+        except UnknownError:  # the embedded broker's answer to InitProducerId
+            await producer.stop()
+            if self._idempotent is not None:
+                raise
+            logger.info(
+                "the broker at %s has no idempotent producers: a repeated request may append twice",
+                self._broker,
+            )
+            self._idempotent = False
+            producer = self._producer(idempotent=False)
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
+        except BaseException:
+            await producer.stop()
+            raise
+        self._idempotent = self._idempotent is not False
+        self._started = producer
+
+    async def stop(self) -> None:
+        """Wait for what is under way, close the connections."""
+        producer, self._started = self._started, None
+        if producer is not None:
+            await producer.stop()
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions `topic` has."""
+        return len(await self._running().partitions_for(topic))
+
+    async def send(self, records: Iterable[Output]) -> dict[tuple[str, int], int]:
+        """Send `records`, wait until all in-sync replicas have all of them.
+
+        Returns:
+            per (topic, partition) the offset after the last record sent there.
+
+        Raises:
+            SendFailed: a record is too large (nothing has been sent then), or the broker refused or did not answer.
+        """
+        groups: dict[tuple[str, int], list[Output]] = {}
+        limit = self.max_record_bytes
+        for record in records:
+            size = len(record.value or b"") + len(record.key or b"")
+            if record.headers:
+                size += sum(len(name) + len(value or b"") + 10 for name, value in record.headers)
+            if size + _RECORD_OVERHEAD > limit:
+                raise SendFailed(
+                    record.topic,
+                    record.partition,
+                    f"a record of {size} bytes is above the limit of {limit} bytes",
+                )
+            destination = (record.topic, record.partition)
+            group = groups.get(destination)
+            if group is None:
+                groups[destination] = [record]
+            else:
+                group.append(record)
+        producer = self._running()
+        # Every partition is waited for, also after a failure: nothing may still be on its way when the caller gets to know.
+        results = await asyncio.gather(
+            *(self._send_group(producer, *destination, group) for destination, group in groups.items()),
+            return_exceptions=True,
+        )
+        ends: dict[tuple[str, int], int] = {}
+        for destination, result in zip(groups, results, strict=True):
+            if isinstance(result, BaseException):
+                if isinstance(result, KafkaError | OSError | asyncio.TimeoutError):
+                    raise SendFailed(*destination, result) from result
+                raise result
+            ends[destination] = result
+        return ends
+
+    async def _send_group(
+        self, producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Output]
+    ) -> int:
+        acknowledgements: list[asyncio.Future[RecordMetadata]] = []
+        try:
+            batch = producer.create_batch()
+            for record in records:
+                while (
+                    batch.append(
+                        timestamp=record.timestamp_ms,
+                        key=record.key,
+                        value=record.value,
+                        headers=record.headers,
+                    )
+                    is None
+                ):
+                    acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
+                    batch = producer.create_batch()
+            acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
+        finally:
+            results = await asyncio.gather(*acknowledgements, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        last: RecordMetadata = acknowledgements[-1].result()
+        end: int = last.offset + batch.record_count()
+        return end
+
+    def _running(self) -> AIOKafkaProducer:
+        if self._started is None:
+            raise RuntimeError("Outputs.start has not been awaited")
+        return self._started
+
+    def _producer(self, *, idempotent: bool) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._broker.split(","),
+            client_id=self._client_id,
+            acks="all",
+            enable_idempotence=idempotent,
+            compression_type=self._compression,
+            max_batch_size=self._max_batch_bytes,
+            # A request carries batches of many partitions; its own limit must not be reached before a batch's.
+            max_request_size=max(4 * self._max_batch_bytes, 2 * self.max_record_bytes),
+            request_timeout_ms=self._request_timeout_ms,
+            linger_ms=0,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def partition_for(key: bytes, partitions: int) -> int:
+    """The partition Kafka's Java client gives to `key` among `partitions`: murmur2, sign bit cleared, modulo."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
