@@ -1,0 +1,323 @@
+"""The label join: scored transactions, labels and analyst feedback in, outcomes out.
+
+An *outcome* says of one scored transaction whether it was a fraud, with the features and scores as they were when it was scored.
+
+* A label or a verdict of an analyst about an **alerted** transaction is an outcome at once: the features of alerts are held.
+* Every other transaction is decided at **maturity**, a fixed event-time delay after the transaction: with a fraud label by then it
+  is a fraud, without one it is genuine. Its features are not held meanwhile; the scored rows are read again, late.
+
+So only labels (rare) and alerted rows (few) are state. A later verdict that contradicts an earlier one is given as a new outcome.
+Effect time: `known_at` is when the verdict was given for an alert, never before the scoring watermark that had been reached, and
+`event_time + maturity` for the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from streams import columns
+from streams.alignment import NEVER
+from streams.columns import Columns
+from streams.records import Feedback, Label
+
+#: Outcomes keep these columns of the scored rows.
+_CARRIED_STRINGS = ("transaction_id", "card_id")
+#: A verdict of a source to the right replaces one of a source to the left.
+_AUTHORITY = ("analyst", "chargeback")
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """The best that is known about a transaction."""
+
+    fraud: bool
+    source: str
+    labelled_at: int
+    revision: int
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Verdicts of higher rank replace those of lower rank."""
+        authority = _AUTHORITY.index(self.source) if self.source in _AUTHORITY else len(_AUTHORITY)
+        return (authority, self.revision, self.labelled_at)
+
+
+class _Alerted(msgspec.Struct, array_like=True):
+    """An alerted row, encoded as columns of length one, and the verdict given on it so far."""
+
+    event_time: int
+    row: bytes
+    score_partition: int
+    given: bool | None = None
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    verdicts: dict[str, Verdict]
+    alerted: dict[str, _Alerted]
+    scored: dict[int, int]
+    undecided: dict[int, int]
+    late_offset: int
+    late_row: int
+    labels_until: int
+
+
+class LabelStep(msgspec.Struct, array_like=True):
+    """What one batch changed in the state of the label stage, as its changelog keeps it."""
+
+    verdicts: list[tuple[str, Verdict]] = []
+    alerted: list[tuple[str, _Alerted]] = []
+    given: list[tuple[str, bool]] = []
+    dropped: list[str] = []
+    scored: dict[int, int] = {}
+    undecided: dict[int, int] = {}
+    late_offset: int = 0
+    late_row: int = 0
+    labels_until: int = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPolicy:
+    """
+    Args:
+        maturity_ms: event time after which a transaction without a fraud label is genuine.
+        expiry_ms: event time for which a label waits for its transaction.
+    """
+
+    maturity_ms: int
+    expiry_ms: int
+
+
+class LabelState:
+    """What the label stage holds for one partition of cards."""
+
+    buckets = 1
+
+    def __init__(self) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+        self.alerted: dict[str, _Alerted] = {}
+        #: scoring watermark, by score partition
+        self.scored: dict[int, int] = {}
+        #: event time up to which every row is decided, by score partition
+        self.undecided: dict[int, int] = {}
+        self.late_offset = 0
+        self.late_row = 0
+        self.labels_until = NEVER
+
+    def apply(self, delta: bytes) -> None:
+        self.take(_decode_step(delta))
+
+    def take(self, step: LabelStep) -> None:
+        self.verdicts.update(step.verdicts)
+        self.alerted.update(step.alerted)
+        for transaction, fraud in step.given:
+            if transaction in self.alerted:
+                self.alerted[transaction].given = fraud
+        for transaction in step.dropped:
+            self.verdicts.pop(transaction, None)
+            self.alerted.pop(transaction, None)
+        self.scored.update(step.scored)
+        self.undecided.update(step.undecided)
+        if (step.late_offset, step.late_row) > (self.late_offset, self.late_row):
+            self.late_offset, self.late_row = step.late_offset, step.late_row
+        self.labels_until = max(self.labels_until, step.labels_until)
+
+    def dump(self, bucket: int) -> bytes:
+        return _encode(
+            _Saved(
+                self.verdicts, self.alerted, self.scored, self.undecided,
+                self.late_offset, self.late_row, self.labels_until,
+            )
+        )  # fmt: skip
+
+    def load(self, bucket: int, data: bytes) -> None:
+        saved = _decode_saved(data)
+        self.verdicts, self.alerted = saved.verdicts, saved.alerted
+        self.scored, self.undecided = saved.scored, saved.undecided
+        self.late_offset, self.late_row = saved.late_offset, saved.late_row
+        self.labels_until = saved.labels_until
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_step = msgspec.msgpack.Decoder(LabelStep).decode
+_decode_saved = msgspec.msgpack.Decoder(_Saved).decode
+
+
+class LabelJoin:
+    """The pure core of the label stage: one call per batch, against the state of one partition.
+
+    Every method changes `state`, appends what it changed to `step` and returns outcomes as columns. `counts` collects what
+    became of labels, by (source, result).
+    """
+
+    def __init__(self, policy: LabelPolicy) -> None:
+        self.policy = policy
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def scored(self, state: LabelState, step: LabelStep, rows: Columns) -> list[Columns]:
+        """Scored rows, read promptly: keeps alerted ones and moves the scoring watermark."""
+        partition = int(rows.meta["score_partition"])  # type: ignore[call-overload]
+        watermark = int(rows.meta["watermark"])  # type: ignore[call-overload]
+        change = LabelStep(scored={partition: max(watermark, state.scored.get(partition, NEVER))})
+        outcomes: list[tuple[str, Verdict]] = []
+        for index in np.flatnonzero(rows.arrays["alert"]).tolist():
+            transaction = rows.strings["transaction_id"][index]
+            if transaction in state.alerted:
+                continue
+            row = rows.take(np.array([index])).encode()
+            change.alerted.append((transaction, _Alerted(int(rows.arrays["event_time"][index]), row, partition)))
+            if transaction in state.verdicts:
+                outcomes.append((transaction, state.verdicts[transaction]))
+        self._commit(state, step, change)
+        return self._answer(state, step, outcomes)
+
+    def labels(self, state: LabelState, step: LabelStep, labels: Sequence[Label]) -> list[Columns]:
+        """Labels: kept until their transaction matures, outcomes at once for alerted transactions."""
+        verdicts = [
+            (label.transaction_id, Verdict(label.fraud, label.source, label.labelled_at, label.revision))
+            for label in labels
+        ]
+        latest = max((label.labelled_at for label in labels), default=NEVER)
+        self._commit(state, step, LabelStep(labels_until=latest))
+        return self._verdicts(state, step, verdicts)
+
+    def feedback(self, state: LabelState, step: LabelStep, feedback: Sequence[Feedback]) -> list[Columns]:
+        """Analyst actions: `confirmed` and `dismissed` are verdicts."""
+        verdicts = [
+            (item.transaction_id, Verdict(item.action == "confirmed", "analyst", item.action_time, 0))
+            for item in feedback
+            if item.action in ("confirmed", "dismissed")
+        ]
+        return self._verdicts(state, step, verdicts)
+
+    def _verdicts(
+        self, state: LabelState, step: LabelStep, verdicts: Iterable[tuple[str, Verdict]]
+    ) -> list[Columns]:
+        answers = []
+        for transaction, verdict in verdicts:
+            held = state.verdicts.get(transaction)
+            if held is not None and held.rank >= verdict.rank:
+                self.counts[verdict.source, "duplicate"] += 1
+                continue
+            self._commit(state, step, LabelStep(verdicts=[(transaction, verdict)]))
+            if transaction in state.alerted:
+                answers.append((transaction, verdict))
+            else:
+                self.counts[verdict.source, "pending"] += 1
+        return self._answer(state, step, answers)
+
+    def _answer(
+        self, state: LabelState, step: LabelStep, answers: Sequence[tuple[str, Verdict]]
+    ) -> list[Columns]:
+        """Outcomes of alerted transactions whose verdict is new or has changed."""
+        outcomes = []
+        for transaction, verdict in answers:
+            alerted = state.alerted[transaction]
+            if alerted.given == verdict.fraud:
+                self.counts[verdict.source, "duplicate"] += 1
+                continue
+            self.counts[verdict.source, "joined" if alerted.given is None else "revised"] += 1
+            self._commit(state, step, LabelStep(given=[(transaction, verdict.fraud)]))
+            row = columns.decode(alerted.row)
+            known_at = max(verdict.labelled_at, state.scored.get(alerted.score_partition, NEVER))
+            outcomes.append(_outcomes(row, [verdict.fraud], [known_at], [verdict.source]))
+        return outcomes
+
+    def ripe(self, state: LabelState, *, labels_idle: bool) -> int:
+        """Transactions up to this event time can be decided.
+
+        The clock is the last label seen, since labels arrive in the order of `labelled_at`; while no labels arrive it is the
+        scoring watermark.
+        """
+        scored = min(state.scored.values(), default=NEVER)
+        clock = max(state.labels_until, scored) if labels_idle else state.labels_until
+        return clock - self.policy.maturity_ms
+
+    def mature(
+        self, state: LabelState, step: LabelStep, rows: Columns, offset: int, ripe: int
+    ) -> tuple[list[Columns], bool]:
+        """Decide the scored rows at `offset`, read late, as far as they are ripe.
+
+        Returns:
+            the outcomes, and whether all rows of the message are decided.
+        """
+        start = state.late_row if offset == state.late_offset else 0
+        times = rows.arrays["event_time"]
+        unripe = np.flatnonzero(times[start:] > ripe)
+        stop = start + int(unripe[0]) if len(unripe) else len(times)
+        done = stop == len(times)
+        partition = int(rows.meta["score_partition"])  # type: ignore[call-overload]
+        until = int(rows.meta["watermark"]) if done else int(times[stop]) - 1  # type: ignore[call-overload]
+        change = LabelStep(undecided={partition: max(until, state.undecided.get(partition, NEVER))})
+        change.late_offset, change.late_row = (offset + 1, 0) if done else (offset, stop)
+        keep, fraud, source, known_at = [], [], [], []
+        for index in range(start, stop):
+            transaction = rows.strings["transaction_id"][index]
+            verdict = state.verdicts.get(transaction)
+            alerted = state.alerted.get(transaction)
+            if verdict is not None or alerted is not None:
+                change.dropped.append(transaction)
+            is_fraud = verdict is not None and verdict.fraud
+            if alerted is not None and alerted.given == is_fraud:
+                continue
+            keep.append(index)
+            fraud.append(is_fraud)
+            matured_at = int(times[index]) + self.policy.maturity_ms
+            known_at.append(max(matured_at, verdict.labelled_at) if verdict is not None else matured_at)
+            source.append(verdict.source if verdict is not None else "maturity")
+            if verdict is not None:
+                self.counts[verdict.source, "joined"] += 1
+        self._commit(state, step, change)
+        if not keep:
+            return [], done
+        chosen = rows.take(np.array(keep))
+        return [_outcomes(chosen, fraud, known_at, source)], done
+
+    def expire(self, state: LabelState, step: LabelStep) -> int:
+        """Drop the labels whose transaction has not come within the expiry; returns how many."""
+        clock = max(state.scored.values(), default=NEVER)
+        old = [
+            (transaction, verdict)
+            for transaction, verdict in state.verdicts.items()
+            if verdict.labelled_at + self.policy.expiry_ms < clock
+        ]
+        for _, verdict in old:
+            self.counts[verdict.source, "unmatched"] += 1
+        if old:
+            self._commit(state, step, LabelStep(dropped=[transaction for transaction, _ in old]))
+        return len(old)
+
+    @staticmethod
+    def _commit(state: LabelState, step: LabelStep, change: LabelStep) -> None:
+        state.take(change)
+        step.verdicts += change.verdicts
+        step.alerted += change.alerted
+        step.given += change.given
+        step.dropped += change.dropped
+        step.scored.update(change.scored)
+        step.undecided.update(change.undecided)
+        if (change.late_offset, change.late_row) > (step.late_offset, step.late_row):
+            step.late_offset, step.late_row = change.late_offset, change.late_row
+        step.labels_until = max(step.labels_until, change.labels_until)
+
+
+def encode_step(step: LabelStep) -> bytes:
+    """The delta for the changelog."""
+    return _encode(step)
+
+
+def _outcomes(
+    rows: Columns, fraud: Sequence[bool], known_at: Sequence[int], source: Sequence[str]
+) -> Columns:
+    arrays = {
+        name: rows.arrays[name]
+        for name in ("event_time", "transaction", "hop", "features", "champion", "shadows")
+    }
+    arrays["fraud"] = np.array(fraud, dtype=np.bool_)
+    arrays["known_at"] = np.array(known_at, dtype=np.int64)
+    strings = {name: rows.strings[name] for name in _CARRIED_STRINGS}
+    strings["source"] = list(source)
+    return Columns(dict(rows.meta), arrays, strings)
