@@ -1,0 +1,1 @@
+"""Kafka edge, stages and command line of fraudstream."""

@@ -1,0 +1,149 @@
+"""Card numbers: telling a token from a card number, and removing card numbers from what is stored.
+
+A card number is 13 to 19 digits whose last is the check digit of Luhn (ISO/IEC 7812-1). One in ten other
+numbers of that length passes too. As a `card_id` any of them is refused; in free text of a dead letter any of them
+is redacted, save 13 digits that start with 1, 2 or 3: no 13-digit card number does, and epoch milliseconds do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+
+import msgspec
+
+_SENSITIVE = """
+cvv cvv2 cvc cvc2 cav2 csc cvn card_verification_value card_verification_code security_code
+track track1 track2 track_1 track_2 track_data track1_data track2_data magstripe pin pin_block pinblock
+"""
+SENSITIVE = frozenset(_SENSITIVE.split())
+"""Names, in lower case with underscores, of what must not be stored after authorisation (PCI DSS 3.3.1)."""
+
+REDACTED = "[redacted]"
+_LONGEST_SENSITIVE = max(map(len, SENSITIVE))
+
+_SEPARATORS = r"[ \t\x00./_\u00a0\u00ad\u2002-\u200b\u2010-\u2015\u202f\u3000\-]"
+# Python's \d matches every decimal digit of Unicode, full-width ones among them.
+_RUN = re.compile(rf"\d(?:{_SEPARATORS}{{0,2}}\d){{12,}}")
+_GROUP = re.compile(r"\d+")
+_STRIP = re.compile(rf"{_SEPARATORS}+")
+_SENSITIVE_VALUE = re.compile(
+    rf'("(?:{"|".join(sorted(SENSITIVE))})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.IGNORECASE
+)
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_MAX_DEPTH = 64
+
+
+def is_sensitive(name: str) -> bool:
+    """Whether a field of this name holds verification codes, track data or a PIN."""
+    return len(name) <= _LONGEST_SENSITIVE and _is_sensitive(name)
+
+
+@lru_cache(maxsize=4096)
+def _is_sensitive(name: str) -> bool:
+    return name.lower().replace("-", "_") in SENSITIVE
+
+
+def luhn(digits: str) -> bool:
+    """Whether decimal digits end in their Luhn check digit."""
+    numbers = [int(digit) for digit in reversed(digits)]
+    return (sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])) % 10 == 0
+
+
+def is_card_number(text: str) -> bool:
+    """Whether the whole text is a card number, perhaps with separators or full-width digits."""
+    if len(text) < 13 or not (text[0].isdecimal() and text[-1].isdecimal()):
+        return False
+    if text.lower() != text.upper():  # a letter: the quick way out for hexadecimal tokens
+        return False
+    digits = _STRIP.sub("", text)
+    return 13 <= len(digits) <= 19 and digits.isdecimal() and luhn(digits)
+
+
+def _spans(run: str) -> Iterator[tuple[int, int]]:
+    """The parts of a run of digits and separators that are card numbers, longest first from the left."""
+    groups = [match.span() for match in _GROUP.finditer(run)]
+    first = 0
+    while first < len(groups):
+        start, end = groups[first]
+        for last in range(min(first + 18, len(groups) - 1), first - 1, -1):
+            digits = _STRIP.sub("", run[start : groups[last][1]])
+            if 13 <= len(digits) <= 19 and luhn(digits) and not _is_time(run[start : groups[last][1]]):
+                yield start, groups[last][1]
+                first = last
+                break
+        else:
+            if end - start > 19:
+                yield from _within(run, start, end)
+        first += 1
+
+
+def _within(run: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Card numbers of the common lengths inside more than 19 digits without a separator."""
+    while start <= end - 15:
+        for length in (16, 15):
+            digits = run[start : start + length]
+            common = digits[0] in "2456" if length == 16 else digits[:2] in ("34", "37")
+            if start + length <= end and common and luhn(digits):
+                yield start, start + length
+                start += length - 1
+                break
+        start += 1
+
+
+def _is_time(text: str) -> bool:
+    return len(text) == 13 and text[0] in "123" and text.isascii() and text.isdecimal()
+
+
+def redact_text(text: str) -> str:
+    """The text with every card number replaced."""
+
+    def replace(match: re.Match[str]) -> str:
+        run, parts, at = match.group(), [], 0
+        for start, end in _spans(run):
+            parts += [run[at:start], REDACTED]
+            at = end
+        return "".join([*parts, run[at:]])
+
+    return _RUN.sub(replace, text)
+
+
+def redact(value: bytes, known: Collection[str] = ()) -> bytes:
+    """The bytes of a key, value or header without card numbers, sensitive fields and the `known` texts.
+
+    JSON is searched after decoding, so that escapes hide nothing, and written anew only if something was found;
+    other bytes are searched as UTF-8 text, in which undecodable bytes survive.
+    """
+    try:
+        document = msgspec.json.decode(value)
+        cleaned = _redact_json(document, known, 0)
+        if cleaned != document:
+            value = msgspec.json.encode(cleaned)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    text = value.decode("utf-8", "surrogateescape")
+    cleaned_text = redact_text(_SENSITIVE_VALUE.sub(rf'\1"{REDACTED}"', text))
+    for secret in known:
+        cleaned_text = cleaned_text.replace(secret, REDACTED)
+    return value if cleaned_text == text else cleaned_text.encode("utf-8", "surrogateescape")
+
+
+def _redact_json(item: object, known: Collection[str], depth: int) -> object:
+    if isinstance(item, str):
+        return REDACTED if item in known else redact_text(item)
+    if isinstance(item, bool) or item is None:
+        return item
+    if isinstance(item, int | float):
+        digits = str(item) if isinstance(item, int) else f"{item:.0f}"
+        return REDACTED if redact_text(digits) != digits else item
+    if depth >= _MAX_DEPTH:
+        return REDACTED
+    if isinstance(item, list):
+        return [_redact_json(each, known, depth + 1) for each in item]
+    if isinstance(item, dict):
+        return {
+            redact_text(name): REDACTED if is_sensitive(name) else _redact_json(each, known, depth + 1)
+            for name, each in item.items()
+        }
+    return item

@@ -1,0 +1,19 @@
+"""Errors that end a command or a worker, named by what the caller has to do."""
+
+from __future__ import annotations
+
+
+class FraudstreamError(Exception):
+    """Base of every error raised on purpose; its message is for people and holds no payload."""
+
+
+class SettingsError(FraudstreamError):
+    """Correct the settings: the message names the key, where it was set and the cure."""
+
+
+class TopicMismatch(FraudstreamError):
+    """Correct the topics or the settings: a topic exists with another number of partitions."""
+
+
+class TooManyDeadLetters(FraudstreamError):
+    """Look at the producer before restarting: most of the records read lately could not be used."""

@@ -1,0 +1,206 @@
+"""The sections of the settings: every key with its type, limits, default and meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from streams.times import DAY, HOUR, MINUTE, SECOND, duration_ms
+
+
+def _read_duration(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError('a duration is text with units, for instance "90s" or "1h30m"')
+    return duration_ms(value)
+
+
+Duration = Annotated[int, BeforeValidator(_read_duration)]
+"""Milliseconds, written as text with units such as `7d`, `1h30m`, `250ms`."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+
+
+class Section(BaseModel):
+    """A part of the settings; its keys are fixed and its values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Broker(Section):
+    """The Kafka cluster and how to enter it."""
+
+    bootstrap: Annotated[str, Field(pattern=r"^[^,\s:]+:\d+(,[^,\s:]+:\d+)*$")] = "localhost:9092"
+    """Host and port of one or more brokers, separated by commas."""
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Security protocol of the listener."""
+    ca_file: str = ""
+    """PEM file with the certificate authority of the brokers; empty for the system's."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """SASL mechanism of the listener."""
+    username: str = ""
+    """SASL user."""
+    password: SecretStr = SecretStr("")
+    """SASL password; better given as FRAUD_BROKER__PASSWORD than in a file."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.security.startswith("SASL") and not (self.username and self.password.get_secret_value()):
+            raise ValueError("SASL needs username and password")
+        return self
+
+
+class Topics(Section):
+    """Names and shape of the topics."""
+
+    transactions: TopicName = "fraud.transactions.v1"
+    """Transactions to score, keyed by card."""
+    labels: TopicName = "fraud.labels.v1"
+    """What became known about transactions, keyed by card."""
+    feedback: TopicName = "fraud.feedback.v1"
+    """What analysts did with alerts, keyed by card."""
+    scores: TopicName = "fraud.scores.v1"
+    """One score for every accepted transaction."""
+    alerts: TopicName = "fraud.alerts.v1"
+    """Suspicious transactions."""
+    dead_letters: TopicName = "fraud.dead-letters.v1"
+    """Records that could not be used."""
+    models: TopicName = "fraud.models.v1"
+    """Published model versions, compacted."""
+    control: TopicName = "fraud.control.v1"
+    """Events that move models."""
+    metrics: TopicName = "fraud.metrics.v1"
+    """Statistical metrics."""
+    internal_prefix: TopicName = "fraud.internal"
+    """Start of the names of internal topics."""
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Partitions of every topic of the flow; cannot be changed once there is state."""
+    replication: Annotated[int, Field(ge=1, le=9)] = 1
+    """Replicas of every topic; 3 in production."""
+    retention: Duration = 14 * DAY
+    """How long records stay; longer than labels.maturity, because scored features are read that late."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [str(getattr(self, name)) for name in TOPIC_KEYS]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"the same topic name is used twice: {min(twice)}")
+        return self
+
+
+TOPIC_KEYS = (
+    "transactions",
+    "labels",
+    "feedback",
+    "scores",
+    "alerts",
+    "dead_letters",
+    "models",
+    "control",
+    "metrics",
+)
+"""The keys of `Topics` that name a public topic."""
+
+
+class Input(Section):
+    """Limits on what is read."""
+
+    max_value_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 65_536
+    """Largest value of a record that is decoded."""
+    dead_letter_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """A worker stops when more than this share of the last records were dead-lettered."""
+    dead_letter_window: Annotated[int, Field(ge=100)] = 1_000
+    """Over how many records of a partition the share is taken; fewer never stop a worker."""
+
+
+class Time(Section):
+    """Lateness and duplicates, in event time."""
+
+    allowed_lateness: Duration = HOUR
+    """Transactions later than this are scored and kept out of the windows."""
+    future_tolerance: Duration = 5 * MINUTE
+    """Transactions stamped further ahead of their Kafka timestamp are scored and kept out of the windows."""
+    watermark_jump: Duration = HOUR
+    """A longer jump of the watermark needs a second card to be believed."""
+    dedupe_horizon: Duration = 24 * HOUR
+    """How long a transaction id is remembered."""
+    dedupe_max_ids: Annotated[int, Field(ge=1_000)] = 2_000_000
+    """Most transaction ids remembered for a partition; the oldest go first."""
+
+
+class Alignment(Section):
+    """Waiting of a stage for its other inputs."""
+
+    live_within: Duration = 60 * SECOND
+    """Records younger than this by the wall clock never wait."""
+    idle_after: Duration = 5 * SECOND
+    """An input without progress for so long is not waited for."""
+    max_buffered_rows: Annotated[int, Field(ge=1_000)] = 500_000
+    """Most rows that wait in one partition of a stage."""
+
+
+class Labels(Section):
+    """From labels to outcomes."""
+
+    maturity: Duration = 7 * DAY
+    """A transaction without a fraud label for so long counts as genuine."""
+
+
+class Slot(Section):
+    """A model by name, with the kind of its learner."""
+
+    name: Name
+    """Name in scores, metrics and commands."""
+    kind: Annotated[str, Field(min_length=1, max_length=60)]
+    """Learner in `models/learners/`."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Arguments of the learner."""
+
+
+class Models(Section):
+    """Who scores and how they learn."""
+
+    champion: Slot = Slot(name="logistic", kind="logistic")
+    """The model that decides."""
+    shadows: tuple[Slot, ...] = (Slot(name="forest", kind="forest"), Slot(name="bayes", kind="bayes"))
+    """Models scored beside it."""
+    publish_every: Duration = 6 * HOUR
+    """Event time between two published versions of a model."""
+    negative_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    """Share of genuine outcomes that are learned; scores are corrected for it."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
+    """Seed of every learner and of the sampling."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [self.champion.name, *(slot.name for slot in self.shadows)]
+        if len(set(names)) < len(names):
+            raise ValueError("every model needs a name of its own")
+        return self
+
+
+class Policy(Section):
+    """From score to alert."""
+
+    threshold: Share = 0.5
+    """Lowest score that raises an alert."""
+    reasons: Annotated[int, Field(ge=0, le=50)] = 5
+    """Most reasons given with an alert."""
+
+
+class Worker(Section):
+    """A worker process."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics, /livez and /readyz."""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+    """Port of /metrics, /livez and /readyz; 0 takes a free one."""
+    batch_rows: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """Most records of a partition taken at once."""
+    session_timeout: Duration = 10 * SECOND
+    """After so long without a heartbeat a worker's partitions go to others."""
+    linger: Duration = 5
+    """How long a produced record waits for company."""
