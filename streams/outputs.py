@@ -31,6 +31,8 @@ Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 #: What a record adds to its key, value and headers at most: lengths, timestamp, offset, attributes, and the head of a batch.
 _RECORD_OVERHEAD = 100
 
+_NO_HEADERS: list[tuple[str, bytes]] = []
+
 
 class Output(msgspec.Struct, frozen=True, gc=False):
     """One record to send; `timestamp_ms` None means the time of sending. `value` None is a tombstone."""
@@ -98,6 +100,9 @@ class Outputs:
             KafkaError: no broker answers, or it has no idempotent producers and they were insisted on.
         """
         producer = self._producer(idempotent=self._idempotent is not False)
+        # aiokafka logs the refusal of InitProducerId as an error; when it is only a question, it is none.
+        noise = logging.getLogger("aiokafka.producer.sender")
+        noise.disabled = self._idempotent is None
         try:
             await producer.start()
         except UnknownError:  # the embedded broker's answer to InitProducerId
@@ -118,6 +123,8 @@ class Outputs:
         except BaseException:
             await producer.stop()
             raise
+        finally:
+            noise.disabled = False
         self._idempotent = self._idempotent is not False
         self._started = producer
 
@@ -185,7 +192,7 @@ class Outputs:
                         timestamp=record.timestamp_ms,
                         key=record.key,
                         value=record.value,
-                        headers=record.headers,
+                        headers=list(record.headers) if record.headers else _NO_HEADERS,
                     )
                     is None
                 ):
