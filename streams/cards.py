@@ -1,8 +1,8 @@
 """Card numbers: telling a token from a card number, and removing card numbers from what is stored.
 
 A card number is 13 to 19 digits whose last is the check digit of Luhn (ISO/IEC 7812-1). One in ten other
-numbers of that length passes too. As a `card_id` any of them is refused; in free text of a dead letter any of them
-is redacted, save 13 digits that start with 1, 2 or 3: no 13-digit card number does, and epoch milliseconds do.
+numbers of that length passes too. As a `card_id` any of them is refused; in free text of a dead letter any of
+them is redacted, save 13 digits that start with 1, 2 or 3: no 13-digit card number does, epoch milliseconds do.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def redact_text(text: str) -> str:
 def redact(value: bytes, known: Collection[str] = ()) -> bytes:
     """The bytes of a key, value or header without card numbers, sensitive fields and the `known` texts.
 
-    JSON is searched after decoding, so that escapes hide nothing, and written anew only if something was found;
+    JSON is searched after decoding, so that escapes hide nothing, and written anew if something was found;
     other bytes are searched as UTF-8 text, in which undecodable bytes survive.
     """
     try:

@@ -1,7 +1,7 @@
 """Bytes to records or rejections, and records to bytes.
 
-Each value goes through one typed decode; only one that fails it is looked at again, to ignore and count unknown
-fields or to say what is wrong. Nothing but a record or a rejection comes out, whatever the bytes.
+Each value goes through one typed decode; only one that fails it is looked at again, to ignore and count
+unknown fields or to say what is wrong. Nothing but a record or a rejection comes out, whatever the bytes.
 
 Beyond RFC 8259: of a field given twice the last one counts; null means absent; NaN and Infinity are refused.
 """

@@ -1,7 +1,7 @@
 """Currencies of ISO 4217 with the number of digits of their minor unit.
 
-Current national currencies and those of currency unions (XAF, XOF, XPF, XCD, XCG). Metals, bond market units, fund
-codes, testing (XTS) and no currency (XXX) are left out: no card transaction is made in them.
+Current national currencies and those of currency unions (XAF, XOF, XPF, XCD, XCG). Metals, bond market units,
+fund codes, testing (XTS) and no currency (XXX) are left out: no card transaction is made in them.
 """
 
 from __future__ import annotations

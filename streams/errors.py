@@ -17,3 +17,7 @@ class TopicMismatch(FraudstreamError):
 
 class TooManyDeadLetters(FraudstreamError):
     """Look at the producer before restarting: most of the records read lately could not be used."""
+
+
+class TopicRefused(FraudstreamError):
+    """Look at the broker: it would not create a topic, for instance for want of rights or replicas."""

@@ -1,7 +1,7 @@
 """The public records, field by field as they stand on the topics, and the reason a record is refused.
 
-Times are integer epoch milliseconds, amounts integer minor units of the currency. Fields are encoded in the order
-given here. `docs/records.md` describes each field for people outside.
+Times are integer epoch milliseconds, amounts integer minor units of the currency. Fields are encoded in the
+order given here. `docs/records.md` describes each field for people outside.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Reason(Struct, frozen=True, gc=False):
 
 
 class Score(Struct, frozen=True, gc=False):
-    """The score of one accepted transaction; `features` are what it was computed from, in the order of the spec."""
+    """The score of one accepted transaction; `features` are what it was computed from, in the spec's order."""
 
     transaction_id: str
     card_id: str
@@ -151,7 +151,7 @@ def alert_of(score: Score, alert_id: str, reasons: list[Reason]) -> Alert:
 
 
 class Rejection(Struct, frozen=True, gc=False):
-    """Why a record cannot be used: a code of `streams.rejections.CODES`, a message without payload, a field."""
+    """Why a record cannot be used: a code of `rejections.CODES`, a message without payload, a field."""
 
     code: str
     message: str
