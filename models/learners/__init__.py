@@ -1,0 +1,1 @@
+"""River learners behind one interface, one file each."""

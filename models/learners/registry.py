@@ -1,0 +1,16 @@
+"""Every learner shipped, by the name configuration uses."""
+
+from __future__ import annotations
+
+from models.learners.base import Learner
+from models.learners.binned import BinnedLearner
+from models.learners.forest import ForestLearner
+from models.learners.logistic import LogisticLearner
+from models.learners.tree import TreeLearner
+
+LEARNERS: dict[str, type[Learner]] = {
+    LogisticLearner.kind: LogisticLearner,
+    BinnedLearner.kind: BinnedLearner,
+    ForestLearner.kind: ForestLearner,
+    TreeLearner.kind: TreeLearner,
+}

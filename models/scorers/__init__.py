@@ -1,0 +1,1 @@
+"""Frozen scorers, one file each."""

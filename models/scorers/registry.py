@@ -1,0 +1,16 @@
+"""Every kind of frozen scorer a snapshot may hold."""
+
+from __future__ import annotations
+
+from models.scorers.base import FrozenScorer
+from models.scorers.binned import BinnedScorer
+from models.scorers.forest import ForestScorer
+from models.scorers.linear import LogisticScorer
+from models.scorers.rules import RulesScorer
+
+SCORERS: dict[str, type[FrozenScorer]] = {
+    LogisticScorer.kind: LogisticScorer,
+    BinnedScorer.kind: BinnedScorer,
+    ForestScorer.kind: ForestScorer,
+    RulesScorer.kind: RulesScorer,
+}
