@@ -20,7 +20,9 @@ from typing import Protocol
 import aiokafka
 import msgspec
 
+from streams.connection import client_options
 from streams.outputs import Output
+from streams.sections import Broker
 
 CHUNK_BYTES = 512 * 1024
 #: A round over all buckets starts when the deltas since the last one outweigh the state this many times over.
@@ -85,12 +87,12 @@ class Changelog:
 
     Args:
         topic: name of the compacted topic; its partitions are those of the stage.
-        bootstrap: broker address, `host:port`.
+        broker: how to reach the cluster.
     """
 
-    def __init__(self, topic: str, bootstrap: str) -> None:
+    def __init__(self, topic: str, broker: Broker) -> None:
         self.topic = topic
-        self._bootstrap = bootstrap
+        self._broker = broker
         self._writers: dict[int, _Writer] = {}
 
     def records(self, partition: int, state: PartitionState, delta: bytes) -> list[Output]:
@@ -146,7 +148,7 @@ class Changelog:
         """
         reader = _Reader(state)
         consumer = aiokafka.AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_options(self._broker),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=50,

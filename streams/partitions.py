@@ -14,6 +14,8 @@ from typing import Generic, Protocol, TypeVar
 QUEUE_BATCHES = 4
 #: How long a revoked partition may take to end the batch it is working on.
 DRAIN_SECONDS = 2.0
+#: How often a partition without batches is given the chance to do what waits for time to pass.
+TICK_SECONDS = 0.25
 
 
 class PartitionWork(Protocol):
@@ -30,14 +32,37 @@ class PartitionWork(Protocol):
 
 
 Work = TypeVar("Work", bound=PartitionWork)
+Job = Callable[[], Awaitable[None]]
 
-TICK_SECONDS = 0.25
+
+class _Running(Generic[Work]):
+    def __init__(self, work: Work, task_name: str, on_error: Callable[[BaseException], Awaitable[None]]) -> None:
+        self.work = work
+        self.queue: asyncio.Queue[Job | None] = asyncio.Queue(QUEUE_BATCHES)
+        self._on_error = on_error
+        self.task = asyncio.create_task(self._run(), name=task_name)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(TICK_SECONDS):
+                        job = await self.queue.get()
+                except TimeoutError:
+                    await self.work.tick()
+                    continue
+                if job is None:
+                    return
+                await job()
+        except Exception as error:
+            await self._on_error(error)
 
 
 class PartitionTasks(Generic[Work]):
     """The tasks of one stage.
 
     Args:
+        name: of the stage.
         create: makes the work of a partition.
         on_error: told of the exception that ended a task; must end the worker.
     """
@@ -51,63 +76,49 @@ class PartitionTasks(Generic[Work]):
         self.name = name
         self._create = create
         self._on_error = on_error
-        self._queues: dict[int, asyncio.Queue[Callable[[Work], Awaitable[None]] | None]] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._opened: dict[int, Work] = {}
+        self._running: dict[int, _Running[Work]] = {}
 
     @property
-    def open_partitions(self) -> dict[int, Work]:
-        """The partitions whose state is restored."""
-        return self._opened
+    def works(self) -> dict[int, Work]:
+        """The open partitions."""
+        return {partition: running.work for partition, running in self._running.items()}
+
+    async def open(self, partitions: Iterable[int]) -> None:
+        """Restore the partitions' states and start their tasks."""
+
+        async def one(partition: int) -> None:
+            work = self._create(partition)
+            await work.open()
+            self._running[partition] = _Running(work, f"{self.name}-{partition}", self._on_error)
+
+        await asyncio.gather(*(one(partition) for partition in partitions if partition not in self._running))
 
     async def put(self, partition: int, job: Callable[[Work], Awaitable[None]]) -> None:
-        """Have `job` done for the partition after the jobs before it; waits while the queue is full."""
-        if partition not in self._tasks:
-            self._queues[partition] = asyncio.Queue(QUEUE_BATCHES)
-            task = asyncio.create_task(self._run(partition), name=f"{self.name}-{partition}")
-            self._tasks[partition] = task
-        await self._queues[partition].put(job)
+        """Have `job` done for the partition after the jobs before it; waits while the queue is full.
 
-    async def _run(self, partition: int) -> None:
-        work = self._create(partition)
-        queue = self._queues[partition]
-        try:
-            await work.open()
-            self._opened[partition] = work
-            while True:
-                try:
-                    async with asyncio.timeout(TICK_SECONDS):
-                        job = await queue.get()
-                except TimeoutError:
-                    await work.tick()
-                    continue
-                if job is None:
-                    return
-                await job(work)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            await self._on_error(error)
-            raise
-        finally:
-            self._opened.pop(partition, None)
-            await work.close()
+        A partition that has been dropped meanwhile does nothing: its batches are read again by its new owner.
+        """
+        running = self._running.get(partition)
+        if running is not None:
+            await running.queue.put(lambda: job(running.work))
 
     async def drop(self, partitions: Iterable[int]) -> None:
         """End the tasks of these partitions after the batch they are working on; queued batches are left unfinished."""
-        ending = [(p, self._tasks.pop(p), self._queues.pop(p)) for p in partitions if p in self._tasks]
-        for _, _, queue in ending:
-            while not queue.empty():
-                queue.get_nowait()
-            queue.put_nowait(None)
+        ending = [self._running.pop(partition) for partition in partitions if partition in self._running]
         if not ending:
             return
-        tasks = [task for _, task, _ in ending]
+        for running in ending:
+            while not running.queue.empty():
+                running.queue.get_nowait()
+            running.queue.put_nowait(None)
+        tasks = [running.task for running in ending]
         _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for running in ending:
+            await running.work.close()
 
     async def stop(self) -> None:
         """End every task."""
-        await self.drop(list(self._tasks))
+        await self.drop(list(self._running))

@@ -77,8 +77,8 @@ def from_transactions(
         known[hop_key] = hashes(field_values(transactions, hop_key))
     arrays["hop"] = known[hop_key]
     for entity in spec.entities:
-        tags = np.zeros((n, len(entity.distinct_fields)), dtype=np.uint64)
-        for column, field in enumerate(entity.distinct_fields):
+        tags = np.zeros((n, len(entity.tags)), dtype=np.uint64)
+        for column, field in enumerate(entity.tags):
             if field not in known:
                 known[field] = hashes(field_values(transactions, field))
             tags[:, column] = known[field]

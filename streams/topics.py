@@ -7,7 +7,8 @@
 | by-<entity> | the entity | columns of a batch | card | score |
 | scores, alerts | card | Score, Alert | score | you |
 | scored | card | columns of a batch | score | label, observe |
-| outcomes | terminal | columns of a batch | label | score, learn, observe |
+| known-frauds | terminal | columns of a batch | label | score |
+| outcomes | none, one partition | columns of a batch | label | learn, observe |
 | models, control | model | Snapshot, events | learn, you | score, learn |
 | <stage>-state | bucket | state of a stage | the stage | the stage |
 | dead-letters | as it came | the bytes as they came | card, label | you |
@@ -110,14 +111,20 @@ class Catalogue:
             )
 
         def internal(
-            id: str, key: str, record: str, writers: str, readers: str, state: bool = False
+            id: str,
+            key: str,
+            record: str,
+            writers: str,
+            readers: str,
+            state: bool = False,
+            partitions: int = flow,
         ) -> Topic:
             return Topic(
                 id=id,
                 name=f"{names.internal_prefix}.{id}.v1",
                 key=key,
                 record=record,
-                partitions=flow,
+                partitions=partitions,
                 cleanup="compact" if state else "delete",
                 retention=_FOREVER if state else retention,
                 writers=tuple(writers.split()),
@@ -139,7 +146,9 @@ class Catalogue:
                 public("metrics", "event", "observe", "you", key="metric", partitions=1),
                 *(internal(f"by-{each}", each, "columns", "card", "score") for each in entities),
                 internal("scored", "card", "columns", "score", "label observe"),
-                internal("outcomes", first, "columns", "label", "score learn observe"),
+                internal("known-frauds", first, "columns", "label", "score"),
+                # One partition: what the learners see has one order.
+                internal("outcomes", "none", "columns", "label", "learn observe", partitions=1),
                 *(internal(f"{s}-state", "bucket", "state", s, s, state=True) for s in STATEFUL_STAGES),
             ),
             names.replication,

@@ -1,0 +1,141 @@
+"""The core of the learn stage: outcomes in event order into every learner, frozen versions out.
+
+Outcomes arrive when they are determined, which in a fast replay is before they take effect; they wait here until the scoring
+watermark has passed their `known_at`. Versions are published at fixed steps of event time, so that the same history gives the
+same versions however it is cut into batches.
+"""
+
+from __future__ import annotations
+
+import heapq
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from river import __version__ as RIVER
+
+from models.learners.base import Learner
+from models.sampling import keep_mask
+from models.snapshot import Snapshot, make
+from streams.alignment import NEVER
+from streams.columns import Columns
+
+#: Outcomes learned between two chances for others to run.
+SLICE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LearnRules:
+    """
+    Args:
+        keep_one_in: of genuine outcomes one in so many is learned.
+        publish_every_ms: event time between two versions of a model.
+        spec_digest: digest of the feature spec whose columns the outcomes have.
+    """
+
+    keep_one_in: int
+    publish_every_ms: int
+    spec_digest: str
+
+
+class LearnState:
+    """The learners, the outcomes that wait, and how far the scoring watermark is known."""
+
+    def __init__(self, learners: dict[str, Learner]) -> None:
+        self.learners = learners
+        self.versions = dict.fromkeys(learners, 0)
+        self.learned = dict.fromkeys(learners, 0)
+        self.refused = 0
+        self.clock = NEVER
+        self.published_at = NEVER
+        #: (known_at, transaction, fraud, features), a heap
+        self.waiting: list[tuple[int, int, bool, bytes]] = []
+
+    def dump(self) -> bytes:
+        """The state for the learn stage's own checkpoint; never read by anything that scores."""
+        return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+class LearnCore:
+    """Feeds outcomes to the learners of a `LearnState`."""
+
+    def __init__(self, rules: LearnRules) -> None:
+        self.rules = rules
+
+    def take(self, state: LearnState, outcomes: Columns) -> int:
+        """Outcomes that will be learned once they take effect; returns how many of them are kept."""
+        if not len(outcomes):
+            return 0
+        arrays = outcomes.arrays
+        keep = np.flatnonzero(keep_mask(arrays["transaction"], arrays["fraud"], self.rules.keep_one_in))
+        features = np.ascontiguousarray(arrays["features"], dtype=np.float64)
+        for index in keep.tolist():
+            item = (
+                int(arrays["known_at"][index]),
+                int(arrays["transaction"][index]),
+                bool(arrays["fraud"][index]),
+                features[index].tobytes(),
+            )
+            heapq.heappush(state.waiting, item)
+        return len(keep)
+
+    def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
+        """Learn what has taken effect by `clock` (event time), publish at every step of event time that it passes.
+
+        Yields:
+            the versions to publish, or nothing after every `SLICE` outcomes, so that a caller can let others run.
+        """
+        state.clock = max(state.clock, clock)
+        done = 0
+        while state.waiting and state.waiting[0][0] <= state.clock:
+            known_at, _, fraud, features = state.waiting[0]
+            step = known_at - known_at % self.rules.publish_every_ms
+            if step > state.published_at:
+                yield self._publish(state, step)
+                continue
+            heapq.heappop(state.waiting)
+            self._learn(state, np.frombuffer(features), fraud)
+            done += 1
+            if done % SLICE == 0:
+                yield []
+        step = state.clock - state.clock % self.rules.publish_every_ms
+        if step > state.published_at:
+            yield self._publish(state, step)
+
+    def _learn(self, state: LearnState, features: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool) -> None:
+        for name, learner in state.learners.items():
+            try:
+                learner.learn(features, fraud)
+            except ValueError:
+                state.refused += 1
+            else:
+                state.learned[name] += 1
+
+    def _publish(self, state: LearnState, step: int) -> list[Snapshot]:
+        """A new version of every learner that has learned since its last one."""
+        first = state.published_at == NEVER
+        state.published_at = step
+        if first:
+            return []
+        snapshots = []
+        for name, learner in state.learners.items():
+            if state.learned[name] == 0:
+                continue
+            state.versions[name] += 1
+            state.learned[name] = 0
+            snapshots.append(
+                make(
+                    learner.freeze(),
+                    name=name,
+                    version=state.versions[name],
+                    spec_digest=self.rules.spec_digest,
+                    created_at_event_time=step,
+                    n_learned=learner.n_learned,
+                    reference=learner.reference,
+                    golden_x=learner.recent,
+                    river=RIVER,
+                )
+            )
+        return snapshots
+

@@ -1,0 +1,138 @@
+"""The card stage: where a transaction enters.
+
+Reads transactions (key: card). Decodes them, sends what cannot be used to the dead letters, drops duplicates, adds the features of the
+transaction and of the card's windows. Writes the rows to the hop topic, keyed by the last entity (the terminal).
+
+State by partition: recent transaction ids, watermark, card windows (`streams.card_core`). Order: rows keep the order of the partition.
+A batch that is read again after a crash gives the same rows; the score stage drops what it has seen.
+"""
+
+from __future__ import annotations
+
+import faust
+import numpy as np
+
+from models.admission import DUPLICATE, LATE
+from streams.batches import RecordBatch
+from streams.batching import batch_topic, batches
+from streams.card_core import CardCore, CardState, TimeRules
+from streams.changelog import Changelog
+from streams.codecs import TransactionDecoder
+from streams.columns import Columns
+from streams.dead_letters import DeadLetterLimit, dead_letter
+from streams.outputs import Output
+from streams.partitions import PartitionTasks
+from streams.rows import from_transactions
+from streams.settings import Settings
+from streams.stages.context import StageContext, failpoint, follow_assignment
+
+#: What the score stage needs of a row, beside the tags of the last entity.
+_FORWARDED = (
+    "event_time", "record_time", "offset", "amount_minor", "amount", "transaction", "card", "hop", "status", "watermark",
+    "features",
+)  # fmt: skip
+
+
+def time_rules(settings: Settings) -> TimeRules:
+    """The limits of admission, from the settings."""
+    time = settings.time
+    return TimeRules(
+        allowed_lateness_ms=time.allowed_lateness,
+        future_tolerance_ms=time.future_tolerance,
+        watermark_jump_ms=time.watermark_jump,
+        dedupe_horizon_ms=time.dedupe_horizon,
+        max_ids=time.dedupe_max_ids,
+    )
+
+
+class CardWork:
+    """One partition of transactions."""
+
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
+        settings = context.settings
+        self._partition = partition
+        self._context = context
+        self._changelog = changelog
+        self._decoder = TransactionDecoder(
+            context.spec.attributes,
+            terminal_required=any(entity.key == "terminal_id" for entity in context.spec.entities),
+            max_value_bytes=settings.input.max_value_bytes,
+        )
+        self._core = CardCore(context.spec)
+        self._limit = DeadLetterLimit(settings.input.dead_letter_ratio, settings.input.dead_letter_window)
+        self._hop = context.name(f"by-{context.spec.entities[-1].name}")
+        self._tags = f"tags_{context.spec.entities[-1].name}"
+        self.state = CardState(context.spec, time_rules(settings))
+
+    async def open(self) -> None:
+        await self._changelog.restore(self._partition, self.state)
+
+    async def tick(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def handle(self, batch: RecordBatch) -> None:
+        """One batch, from bytes to acknowledged outputs and state."""
+        began = self._context.clock()
+        records = [record for record in batch.records if record.offset >= self.state.next_offset]
+        if records:
+            decoded = self._decoder.decode(records)  # type: ignore[arg-type]
+            offsets = np.fromiter((records[row].offset for row in decoded.rows), np.int64, len(decoded.rows))
+            times = np.fromiter((records[row].timestamp for row in decoded.rows), np.int64, len(decoded.rows))
+            rows = from_transactions(decoded.records, offsets, times, self._context.spec)
+            kept = self._core.process(self.state, rows)
+            outputs = self._hop_records(kept)
+            outputs += [
+                dead_letter(records[item.row], item.rejection, self._context.name("dead-letters"))  # type: ignore[arg-type]
+                for item in decoded.rejected
+            ]
+            await self._context.outputs.send(outputs)
+            failpoint("card:sent")
+            self.state.next_offset = batch.next_offset
+            delta = self.state.delta(rows, batch.next_offset)
+            await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
+            failpoint("card:saved")
+            self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
+            self._limit.observe(len(records), len(decoded.rejected))
+        batch.finish()
+        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "card")
+
+    def _hop_records(self, rows: Columns) -> list[Output]:
+        """A message for every partition of the hop, also without rows: it carries the watermark."""
+        meta: dict[str, object] = {"card_partition": self._partition, "watermark": self.state.admission.watermark}
+        forwarded = Columns(meta, {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings)
+        destination = (rows.arrays["hop"] % np.uint64(self._context.partitions)).astype(np.int64)
+        outputs = []
+        for partition in range(self._context.partitions):
+            part = forwarded.take(np.flatnonzero(destination == partition))
+            outputs.append(Output(self._hop, partition, None, part.encode()))
+        return outputs
+
+    def _count(self, rows: Columns, unknown_fields: int, codes: list[str]) -> None:
+        metrics = self._context.metrics
+        status = rows.arrays["status"]
+        metrics.transactions.add(int((status == DUPLICATE).sum()), "duplicate")
+        metrics.transactions.add(int((status == LATE).sum()), "late")
+        metrics.transactions.add(len(codes), "dead_lettered")
+        metrics.unknown_fields.add(unknown_fields)
+        for code in codes:
+            metrics.dead_letters.add(1, code)
+        metrics.state_keys.set(self.state.windows.n_keys, "card")
+        metrics.state_bytes.set(self.state.windows.nbytes + self.state.admission.nbytes, "card")
+
+
+def attach(app: faust.App, context: StageContext) -> PartitionTasks[CardWork]:
+    """Read transactions in batches, one task per partition."""
+    changelog = Changelog(context.name("card-state"), context.settings.broker)
+    tasks = PartitionTasks("card", lambda partition: CardWork(partition, context, changelog), app.crash)
+    topic = context.name("transactions")
+    follow_assignment(app, tasks, topic)
+
+    @app.agent(batch_topic(app, topic), name="card")
+    async def card(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await tasks.put(batch.partition, lambda work, batch=batch: work.handle(batch))
+
+    return tasks

@@ -1,0 +1,80 @@
+"""What every stage is given by the composition root."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import faust
+
+from models.spec import FeatureSpec
+from monitoring.metrics import Metrics
+from streams.batching import transport_of
+from streams.outputs import Outputs
+from streams.partitions import PartitionTasks, Work
+from streams.settings import Settings
+from streams.topics import Catalogue
+
+
+def wall_ms() -> int:
+    """Wall clock, epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """Settings, spec, topics and the outside world of a worker.
+
+    `now_ms` is the wall clock, for latency metrics and for deciding whether to wait; `clock` a monotonic one, in seconds.
+    """
+
+    settings: Settings
+    spec: FeatureSpec
+    catalogue: Catalogue
+    outputs: Outputs
+    metrics: Metrics
+    now_ms: Callable[[], int] = wall_ms
+    clock: Callable[[], float] = field(default=time.perf_counter)
+
+    @property
+    def partitions(self) -> int:
+        return self.settings.topics.partitions
+
+    def name(self, topic: str) -> str:
+        """Name on the cluster of a topic of the catalogue."""
+        return self.catalogue.name(topic)
+
+
+def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str) -> None:
+    """Open and drop the partitions of `tasks` as those of `topic` are assigned to and taken from this worker."""
+    transport = transport_of(app)
+
+    def partitions(tps: Iterable[faust.TP]) -> list[int]:
+        return sorted(tp.partition for tp in tps if tp.topic == topic)
+
+    @transport.on_assigned
+    async def gained(tps: frozenset[faust.TP]) -> None:
+        await tasks.open(partitions(tps))
+
+    @transport.on_revoked
+    async def lost(tps: frozenset[faust.TP]) -> None:
+        await tasks.drop(partitions(tps))
+
+
+#: Names a step at which the process kills itself, for crash tests: `stage:step`, or `stage:step:n` for the n-th time.
+FAILPOINT = "FRAUDSTREAM_FAILPOINT"
+_hits: dict[str, int] = {}
+
+
+def failpoint(name: str) -> None:
+    """Ends the process like `kill -9` when the environment asks for it at this step."""
+    wanted = os.environ.get(FAILPOINT)
+    if not wanted or not wanted.startswith(name):
+        return
+    nth = wanted.removeprefix(name).lstrip(":")
+    _hits[name] = _hits.get(name, 0) + 1
+    if _hits[name] == int(nth or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
