@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -12,24 +12,24 @@ from aiokafka.partitioner import murmur2
 
 from benchmarks.workload import Message
 
+#: Stated, since Quix Streams derives its changelog's from it and the embedded broker tells no defaults.
+KEEP_A_WEEK = {"cleanup.policy": "delete", "retention.ms": "604800000", "retention.bytes": "-1"}
+
 
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition every Kafka client's default partitioner gives to a key."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
-async def create_topics(broker: str, topics: Iterable[str], partitions: int) -> None:
-    """Create the topics that do not exist; any other refusal of the broker is raised.
-
-    Retention is stated, since Quix Streams derives its changelog's from it and the embedded broker tells no
-    defaults.
-    """
-    stated = {"cleanup.policy": "delete", "retention.ms": "604800000", "retention.bytes": "-1"}
+async def create_topics(
+    broker: str, topics: Iterable[str], partitions: int, config: Mapping[str, str] = KEEP_A_WEEK
+) -> None:
+    """Create the topics that do not exist; any other refusal of the broker is raised."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()
     try:
         response = await admin.create_topics(
-            [NewTopic(topic, partitions, 1, topic_configs=stated) for topic in topics]
+            [NewTopic(topic, partitions, 1, topic_configs=dict(config)) for topic in topics]
         )
         for topic, code, *_ in response.topic_errors:
             error = for_code(code)

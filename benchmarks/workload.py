@@ -60,8 +60,7 @@ def draw(workload: Workload) -> Columns:
     amount = np.where(stolen, amount * 5.0, amount).astype(np.int64)
     gaps = rng.exponential(workload.spacing_ms, n)
     event_time = workload.start_ms + np.cumsum(gaps).astype(np.int64)
-    fraud = (stolen & (amount > 15_000)) | compromised[terminal] | (amount > 22_000) & stolen
-    return Columns(card, terminal, event_time, amount, fraud)
+    return Columns(card, terminal, event_time, amount, stolen | compromised[terminal])
 
 
 def transaction_id(index: int) -> str:
