@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import training
 from benchmarks.harness import Contender, Run
+from benchmarks.workload import Workload
 from models.spec import FeatureSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +34,11 @@ def trained() -> training.Trained:
     return training.train(FeatureSpec.default())
 
 
+@functools.cache
+def _threshold(alike: Workload) -> float:
+    return training.threshold(trained(), FeatureSpec.default(), alike)
+
+
 def configuration(run: Run) -> str:
     """The settings document of the worker: models by name, threshold, partitions, any free metrics port."""
     names = list(training.MODELS.items())
@@ -47,7 +53,7 @@ def configuration(run: Run) -> str:
             f"champion = {slots[0]}",
             f"shadows = [{', '.join(slots[1:])}]",
             "[policy]",
-            f"threshold = {trained().threshold}",
+            f"threshold = {_threshold(run.alike)}",
             "[worker]",
             "metrics_port = 0",
             "",

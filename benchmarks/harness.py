@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import brokers, kafka
 from benchmarks.processes import ContenderProcess, Usage
-from benchmarks.workload import Message
+from benchmarks.workload import Message, Workload
 
 SOURCE = "fraud.transactions.v1"
 SCORES = "fraud.scores.v1"
@@ -25,11 +25,13 @@ ALERTS = "fraud.alerts.v1"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a contender is told: where to read and write, and a directory of its own."""
+    """What a contender is told: where to read and write, a directory of its own, a stream like the one to
+    come."""
 
     broker: str
     partitions: int
     directory: Path
+    alike: Workload
 
     def environment(self) -> dict[str, str]:
         """The `BENCH_*` variables of contenders/work.py."""
@@ -136,7 +138,7 @@ def measure(
 ) -> Measurement:
     """One contender once on a broker of its own, for at most `seconds` after its first output."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, brokers.running(kind) as broker:
-        run = Run(broker, partitions, Path(folder))
+        run = Run(broker, partitions, Path(folder), Workload(40_000))
         asyncio.run(kafka.create_topics(broker, (SOURCE, SCORES, ALERTS), partitions))
         if contender.prepare is not None:
             contender.prepare(run)

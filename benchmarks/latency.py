@@ -32,10 +32,14 @@ def once(contender: Contender, kind: brokers.BrokerKind, options: argparse.Names
         ContenderFailed: it ended, or gave no score within 90 seconds.
     """
     rows = int((options.warmup + options.duration) * options.rate) + 10_000
-    columns = draw(Workload(rows, seed=options.seed))
+    # A live stream is spread over many cards: one of them pays once in a long while.
+    workload = Workload(
+        rows, cards=100_000, terminals=20_000, spacing_ms=1000.0 / options.rate, seed=options.seed
+    )
+    columns = draw(workload)
     partitions = options.partitions
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, brokers.running(kind) as broker:
-        run = Run(broker, partitions, Path(folder))
+        run = Run(broker, partitions, Path(folder), workload)
         asyncio.run(kafka.create_topics(broker, (SOURCE, SCORES, ALERTS), partitions))
         if contender.prepare is not None:
             contender.prepare(run)

@@ -20,6 +20,7 @@ from streams.card_core import CardState, TimeRules
 from streams.changelog import Changelog
 from streams.columns import Columns
 from streams.outputs import Outputs
+from streams.sections import Broker
 
 TOPIC = "fraud.internal.card-state.v1"
 DAY = 86_400_000
@@ -47,7 +48,7 @@ def batch(rng: np.random.Generator, cards: np.ndarray, tags: int, first: int, at
 async def write(broker: str, partitions: int, keys: int, per_key: float, seed: int) -> list[int]:
     """Fill the changelog; the keys each partition's state ends up with."""
     spec, rng = FeatureSpec.default(), np.random.default_rng(seed)
-    log, held = Changelog(TOPIC, broker), []
+    log, held = Changelog(TOPIC, Broker(bootstrap=broker)), []
     async with Outputs(broker) as outputs:
         for partition in range(partitions):
             state = CardState(spec, RULES)
@@ -68,7 +69,7 @@ async def write(broker: str, partitions: int, keys: int, per_key: float, seed: i
 
 async def restore(broker: str, partitions: int) -> tuple[float, list[int], int]:
     """Seconds for all partitions together, the keys restored by partition, bytes read."""
-    spec, log = FeatureSpec.default(), Changelog(TOPIC, broker)
+    spec, log = FeatureSpec.default(), Changelog(TOPIC, Broker(bootstrap=broker))
     states = [CardState(spec, RULES) for _ in range(partitions)]
     begun = time.monotonic()
     restored = await asyncio.gather(*(log.restore(index, state) for index, state in enumerate(states)))

@@ -24,8 +24,10 @@ class Message:
 class Workload:
     """What is published: sizes, spacing of the event times, seed.
 
-    The defaults give each card about two transactions a day, as in the Handbook's history, so that a 7-day
-    window holds about fourteen. `spacing_ms` is the mean gap between two transactions of the whole stream.
+    `stolen` is the share of transactions with a stolen card, `compromised` the share of terminals all whose
+    transactions are fraud. The defaults give each card about two transactions a day, as in the Handbook's
+    history, so that a 7-day window holds about fourteen. `spacing_ms` is the mean gap between two
+    transactions of the whole stream.
     """
 
     transactions: int
@@ -34,6 +36,8 @@ class Workload:
     spacing_ms: float = 9_000.0
     start_ms: int = EPOCH_START
     seed: int = 7
+    stolen: float = 0.003
+    compromised: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +52,15 @@ class Columns:
 
 
 def draw(workload: Workload) -> Columns:
-    """Draw the columns: each card has its own spending level, 1 % of the terminals are compromised."""
+    """Draw the columns: each card has its own spending level; a stolen card spends five times as much."""
     rng = np.random.default_rng(workload.seed)
     n = workload.transactions
     card = rng.integers(0, workload.cards, n)
     terminal = rng.integers(0, workload.terminals, n)
     level = rng.uniform(1_000.0, 10_000.0, workload.cards)
     amount = np.maximum(rng.normal(level[card], level[card] / 2.0), 100.0)
-    compromised = rng.random(workload.terminals) < 0.01
-    stolen = rng.random(n) < 0.003
+    compromised = rng.random(workload.terminals) < workload.compromised
+    stolen = rng.random(n) < workload.stolen
     amount = np.where(stolen, amount * 5.0, amount).astype(np.int64)
     gaps = rng.exponential(workload.spacing_ms, n)
     event_time = workload.start_ms + np.cumsum(gaps).astype(np.int64)
