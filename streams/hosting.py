@@ -1,4 +1,6 @@
-"""Several Faust apps in one process and one event loop: started together, stopped together, ended by a signal or by the first crash."""
+"""Several Faust apps in one process and one event loop: started together, stopped together, ended by a signal
+or by the first crash.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 import faust
 
@@ -25,7 +28,9 @@ class AppCrashed(FraudstreamError):
 
 
 class StopTimedOut(FraudstreamError):
-    """Look for a blocked agent: the apps were asked to stop and did not; what was not committed is read again."""
+    """Look for a blocked agent: the apps were asked to stop and did not; what was not committed is read
+    again.
+    """
 
 
 async def run_apps(
@@ -35,7 +40,8 @@ async def run_apps(
     handle_signals: bool = False,
     stop_within: float = 9.0,
 ) -> None:
-    """Run `apps` until `stop` is set, then let agents finish what they are working on, commit, and leave the groups.
+    """Run `apps` until `stop` is set, then let agents finish what they are working on, commit, and leave the
+    groups.
 
     With `handle_signals`, SIGTERM and SIGINT set `stop`.
 
@@ -55,7 +61,8 @@ async def run_apps(
         if starting.done():
             starting.result()
             ended = [asyncio.create_task(app.wait_until_stopped()) for app in apps]
-            await asyncio.wait({*ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {*ended, asked}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.cancel()
             await asyncio.gather(*ended, return_exceptions=True)

@@ -1,10 +1,11 @@
 """Outputs of a stage: sent in whole batches, returned from only when the broker has acknowledged all of them.
 
-Faust's own sends swallow errors: the source offset is then committed over a lost output. Here a failed send is an exception, and a stage
-that lets it through ends its process before anything is finished.
+Faust's own sends swallow errors: the source offset is then committed over a lost output. Here a failed send
+is an exception, and a stage that lets it through ends its process before anything is finished.
 
-Breaks: nothing is retried after `SendFailed`; some of the records may be in the log already, and are sent again by the replay. Two
-concurrent `send` calls to one partition may interleave; the records of one call keep their order within a partition.
+Breaks: nothing is retried after `SendFailed`; some of the records may be in the log already, and are sent
+again by the replay. Two concurrent `send` calls to one partition may interleave; the records of one call keep
+their order within a partition.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
-#: What a record adds to its key, value and headers at most: lengths, timestamp, offset, attributes, and the head of a batch.
+#: What a record adds to its key, value and headers at most: lengths, timestamp, offset, attributes, and the
+#: head of a batch.
 _RECORD_OVERHEAD = 100
 
 _NO_HEADERS: list[tuple[str, bytes]] = []
@@ -46,7 +48,9 @@ class Output(msgspec.Struct, frozen=True, gc=False):
 
 
 class SendFailed(FraudstreamError):
-    """Stop without finishing the batch: the broker has not acknowledged everything sent to `topic`, `partition`."""
+    """Stop without finishing the batch: the broker has not acknowledged everything sent to `topic`,
+    `partition`.
+    """
 
     def __init__(self, topic: str, partition: int, cause: BaseException | str) -> None:
         self.topic = topic
@@ -61,10 +65,13 @@ class Outputs:
 
     Args:
         broker: `host:port`, several separated by commas.
-        max_batch_bytes: records of one partition are sent in batches of at most this many bytes before compression.
-        max_record_bytes: a larger record is refused before anything is sent; keep it below the broker's `message.max.bytes`.
+        max_batch_bytes: records of one partition are sent in batches of at most this many bytes before
+            compression.
+        max_record_bytes: a larger record is refused before anything is sent; keep it below the broker's
+            `message.max.bytes`.
         compression: codec of the batches, None for none.
-        idempotent: True to insist, False to do without, None to use it where the broker has it (the embedded one has not). With it a
+        idempotent: True to insist, False to do without, None to use it where the broker has it (the embedded
+            one has not). With it a
             request repeated after a lost answer is not appended twice.
     """
 
@@ -145,7 +152,8 @@ class Outputs:
             per (topic, partition) the offset after the last record sent there.
 
         Raises:
-            SendFailed: a record is too large (nothing has been sent then), or the broker refused or did not answer.
+            SendFailed: a record is too large (nothing has been sent then), or the broker refused or did not
+            answer.
         """
         groups: dict[tuple[str, int], list[Output]] = {}
         limit = self.max_record_bytes
@@ -166,7 +174,8 @@ class Outputs:
             else:
                 group.append(record)
         producer = self._running()
-        # Every partition is waited for, also after a failure: nothing may still be on its way when the caller gets to know.
+        # Every partition is waited for, also after a failure: nothing may still be on its way when the caller
+        # gets to know.
         results = await asyncio.gather(
             *(self._send_group(producer, *destination, group) for destination, group in groups.items()),
             return_exceptions=True,
@@ -221,7 +230,8 @@ class Outputs:
             enable_idempotence=idempotent,
             compression_type=self._compression,
             max_batch_size=self._max_batch_bytes,
-            # A request carries batches of many partitions; its own limit must not be reached before a batch's.
+            # A request carries batches of many partitions; its own limit must not be reached before a
+            # batch's.
             max_request_size=max(4 * self._max_batch_bytes, 2 * self.max_record_bytes),
             request_timeout_ms=self._request_timeout_ms,
             linger_ms=0,

@@ -1,0 +1,21 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from streams.broker import EmbeddedBroker
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """`host:port` of the broker under test: the embedded one, or the one named by FRAUD_TEST_BROKER."""
+    external = os.environ.get("FRAUD_TEST_BROKER")
+    if external:
+        yield external
+        return
+    with EmbeddedBroker() as embedded:
+        yield embedded.address
