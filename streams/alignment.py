@@ -3,7 +3,7 @@
 A stage with several inputs (the card partitions behind a hop, the outcomes beside the transactions) sees them at different
 speeds. The gate keeps the watermark of each input and answers up to which event time rows may be released so that every input
 has been seen that far. Live traffic is aligned by nature and never waits; a history replayed faster than life waits for its
-slowest input, and an input that makes no progress for `idle_after_ms` is not waited for until it moves again.
+slowest input; one that makes no progress for `idle_after_ms` while rows wait for it is not waited for until it moves again.
 
 Wall clock decides only *whether to wait*; it never enters a feature, a window or an id.
 """
@@ -23,25 +23,20 @@ class EventTimeGate:
         inputs: the names of the inputs to wait for.
         live_within_ms: rows younger than this by the wall clock never wait.
         idle_after_ms: an input without progress for this long by the wall clock is not waited for.
-        now_ms: wall clock at the start, epoch milliseconds.
     """
 
-    def __init__(
-        self, inputs: Iterable[Hashable], *, live_within_ms: int, idle_after_ms: int, now_ms: int
-    ) -> None:
+    def __init__(self, inputs: Iterable[Hashable], *, live_within_ms: int, idle_after_ms: int) -> None:
         self._live_within_ms = live_within_ms
         self._idle_after_ms = idle_after_ms
         self._watermarks: dict[Hashable, int] = dict.fromkeys(inputs, NEVER)
-        self._moved_at: dict[Hashable, int] = dict.fromkeys(self._watermarks, now_ms)
+        #: since when rows wait for an input that does not move; absent while nothing waits for it
+        self._waited_since: dict[Hashable, int] = {}
 
-    def advance(self, name: Hashable, watermark: int, now_ms: int) -> None:
+    def advance(self, name: Hashable, watermark: int) -> None:
         """Input `name` has been seen up to `watermark`; an unknown input joins."""
         if watermark > self._watermarks.get(name, NEVER):
             self._watermarks[name] = watermark
-            self._moved_at[name] = now_ms
-
-    def watermark(self, name: Hashable) -> int:
-        return self._watermarks[name]
+            self._waited_since.pop(name, None)
 
     def frontier(self, newest: int, now_ms: int) -> int:
         """Rows up to this event time may be released.
@@ -52,9 +47,10 @@ class EventTimeGate:
         """
         if newest >= now_ms - self._live_within_ms:
             return FOREVER
-        waiting = [
-            watermark
-            for name, watermark in self._watermarks.items()
-            if now_ms - self._moved_at[name] <= self._idle_after_ms
-        ]
-        return min(waiting, default=FOREVER)
+        frontier = FOREVER
+        for name, watermark in self._watermarks.items():
+            if watermark < newest:
+                since = self._waited_since.setdefault(name, now_ms)
+                if now_ms - since <= self._idle_after_ms:
+                    frontier = min(frontier, watermark)
+        return frontier

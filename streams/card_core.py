@@ -85,6 +85,7 @@ class CardState:
                 arrays["status"] == ACCEPTED,
                 arrays["watermark"],
             )
+            self.windows.sweep(self.admission.watermark, len(rows))
         self.next_offset = int(rows.meta["next_offset"])  # type: ignore[call-overload]
 
     def delta(self, rows: Columns, next_offset: int) -> bytes:
@@ -111,6 +112,7 @@ class CardCore:
 
     def __init__(self, spec: FeatureSpec) -> None:
         self._entity = spec.entities[0]
+        self._calendar = spec.calendar
 
     def process(self, state: CardState, rows: Columns) -> Columns:
         """The rows to score, with `status`, `watermark` and `features`; duplicates are left out.
@@ -128,7 +130,10 @@ class CardCore:
             arrays["status"] == ACCEPTED,
             arrays["watermark"],
         )
-        own = transaction_features(arrays["amount"], arrays["event_time"], arrays["attributes"])
+        own = transaction_features(
+            arrays["amount"], arrays["event_time"], arrays["attributes"], self._calendar
+        )
+        state.windows.sweep(state.admission.watermark, len(rows))
         result = Columns(kept.meta, dict(arrays), kept.strings)
         result.arrays["features"] = np.hstack([own, windows])
         return result

@@ -85,3 +85,8 @@ def from_transactions(
         arrays[f"tags_{entity.name}"] = tags
     strings = {"transaction_id": identifiers, "card_id": cards, "terminal_id": terminals, "currency": currency}
     return Columns({}, arrays, strings)
+
+
+def hop_partitions(hop: U64, partitions: int) -> npt.NDArray[np.int64]:
+    """The partition of the hop topic of each row; from the upper half of the hash, the lower half chooses buckets of state."""
+    return ((hop >> np.uint64(32)) % np.uint64(partitions)).astype(np.int64)

@@ -21,6 +21,7 @@ from models.deployment import Deployment
 from models.spec import FeatureSpec
 from models.windows import WindowStore
 from streams import columns
+from streams.alignment import NEVER
 from streams.columns import Columns
 
 _WINDOW_BUCKETS = 32
@@ -30,6 +31,7 @@ Float = npt.NDArray[np.float64]
 class _Head(msgspec.Struct, array_like=True):
     applied: dict[int, int]
     decided: dict[int, int]
+    began: int
     outcomes_offset: int
     models: dict[str, int]
 
@@ -41,12 +43,14 @@ class ScoreStep:
     Args:
         applied: last offset scored, by card partition.
         decided: event time up to which all labels are known, by label partition.
-        outcomes_offset: next offset of the outcomes partition, -1 for unchanged.
+        began: event time of the first row, `NEVER` for unchanged.
+        outcomes_offset: next offset of the known frauds partition, -1 for unchanged.
         models: version in use by model name, once a swap has been decided.
     """
 
     applied: Mapping[int, int] = field(default_factory=dict)
     decided: Mapping[int, int] = field(default_factory=dict)
+    began: int = NEVER
     outcomes_offset: int = -1
     models: Mapping[str, int] = field(default_factory=dict)
 
@@ -61,6 +65,7 @@ class ScoreState:
         self.windows = WindowStore(self.entity, lateness_ms=lateness_ms) if self.entity else None
         self.applied: dict[int, int] = {}
         self.decided: dict[int, int] = {}
+        self.began = NEVER
         self.outcomes_offset = 0
         self.models: dict[str, int] = {}
 
@@ -113,6 +118,7 @@ class ScoreState:
         meta = {
             "applied": dict(step.applied),
             "decided": dict(step.decided),
+            "began": step.began,
             "outcomes_offset": step.outcomes_offset,
             "models": dict(step.models),
             "frauds": frauds,
@@ -126,19 +132,22 @@ class ScoreState:
             self.add_frauds(columns.decode(meta.frauds))
         if len(rows) and self.windows is not None:
             self.windows.insert(*self._window_rows(rows))
-        self.advance(ScoreStep(meta.applied, meta.decided, meta.outcomes_offset, meta.models))
+        self.advance(ScoreStep(meta.applied, meta.decided, meta.began, meta.outcomes_offset, meta.models))
 
     def advance(self, step: ScoreStep) -> None:
         self.applied.update(step.applied)
         for partition, until in step.decided.items():
             self.decided[partition] = max(until, self.decided.get(partition, until))
+        self.began = max(self.began, step.began)
         self.outcomes_offset = max(self.outcomes_offset, step.outcomes_offset)
         self.models.update(step.models)
 
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:
             return self.windows.dump(bucket, _WINDOW_BUCKETS) if self.windows is not None else b""
-        return msgspec.msgpack.encode(_Head(self.applied, self.decided, self.outcomes_offset, self.models))
+        return msgspec.msgpack.encode(
+            _Head(self.applied, self.decided, self.began, self.outcomes_offset, self.models)
+        )
 
     def load(self, bucket: int, data: bytes) -> None:
         if bucket < _WINDOW_BUCKETS:
@@ -147,12 +156,13 @@ class ScoreState:
             return
         head = msgspec.msgpack.decode(data, type=_Head)
         self.applied, self.decided = head.applied, head.decided
-        self.outcomes_offset, self.models = head.outcomes_offset, head.models
+        self.began, self.outcomes_offset, self.models = head.began, head.outcomes_offset, head.models
 
 
 class _DeltaMeta(msgspec.Struct):
     applied: dict[int, int]
     decided: dict[int, int]
+    began: int
     outcomes_offset: int
     models: dict[str, int]
     frauds: bytes

@@ -22,7 +22,7 @@ from streams.columns import Columns
 from streams.dead_letters import DeadLetterLimit, dead_letter
 from streams.outputs import Output
 from streams.partitions import PartitionTasks
-from streams.rows import from_transactions
+from streams.rows import from_transactions, hop_partitions
 from streams.settings import Settings
 from streams.stages.context import StageContext, failpoint, follow_assignment
 
@@ -85,7 +85,12 @@ class CardWork:
             kept = self._core.process(self.state, rows)
             outputs = self._hop_records(kept)
             outputs += [
-                dead_letter(records[item.row], item.rejection, self._context.name("dead-letters"))  # type: ignore[arg-type]
+                dead_letter(
+                    records[item.row],  # type: ignore[arg-type]
+                    item.rejection,
+                    self._context.name("dead-letters"),
+                    stage="card",
+                )
                 for item in decoded.rejected
             ]
             await self._context.outputs.send(outputs)
@@ -95,7 +100,7 @@ class CardWork:
             await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
             failpoint("card:saved")
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
-            self._limit.observe(len(records), len(decoded.rejected))
+            self._limit.add(len(records), len(decoded.rejected))
         batch.finish()
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "card")
 
@@ -103,7 +108,7 @@ class CardWork:
         """A message for every partition of the hop, also without rows: it carries the watermark."""
         meta: dict[str, object] = {"card_partition": self._partition, "watermark": self.state.admission.watermark}
         forwarded = Columns(meta, {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings)
-        destination = (rows.arrays["hop"] % np.uint64(self._context.partitions)).astype(np.int64)
+        destination = hop_partitions(rows.arrays["hop"], self._context.partitions)
         outputs = []
         for partition in range(self._context.partitions):
             part = forwarded.take(np.flatnonzero(destination == partition))

@@ -1,0 +1,244 @@
+"""The label stage: what became of the transactions that were scored.
+
+Reads labels and feedback (key: card), and the scored rows twice: promptly, for the rows of alerts and the scoring watermark, and again when
+they mature. The second reading is a consumer of its own, outside the group: its position is part of the state. Writes outcomes (one
+partition, for the learners) and known frauds (key: last entity, for the windows), which also carry how far everything is decided.
+
+State by partition: labels not yet used, alerted rows, the position of the late reading (`streams.labels`). A batch read again after a crash
+may give an outcome twice; the windows ignore the second, the learn stage drops outcomes it has seen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import aiokafka
+import faust
+import numpy as np
+
+from monitoring.metrics import bounded_source
+from streams import columns
+from streams.alignment import NEVER
+from streams.batches import RecordBatch
+from streams.batching import batch_topic, batches
+from streams.changelog import Changelog
+from streams.codecs import FeedbackDecoder, LabelDecoder
+from streams.columns import Columns
+from streams.connection import client_options
+from streams.dead_letters import dead_letter
+from streams.labels import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
+from streams.outputs import Output
+from streams.partitions import PartitionTasks
+from streams.stages.context import StageContext, failpoint, follow_assignment
+
+#: Messages of scored rows decided before the outputs are sent.
+_LATE_MESSAGES = 16
+
+
+class LateReader:
+    """Scored rows of one partition from an offset on, one message at a time, outside the consumer group."""
+
+    def __init__(self, topic: str, partition: int, context: StageContext) -> None:
+        self._tp = aiokafka.TopicPartition(topic, partition)
+        self._consumer = aiokafka.AIOKafkaConsumer(
+            **client_options(context.settings.broker),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=10,
+        )
+        self._head: tuple[int, Columns] | None = None
+
+    async def start(self, offset: int) -> None:
+        await self._consumer.start()
+        self._consumer.assign([self._tp])
+        self._consumer.seek(self._tp, offset)
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def peek(self) -> tuple[int, Columns] | None:
+        """The next message and its offset, or None while there is none."""
+        if self._head is None:
+            fetched = await self._consumer.getmany(self._tp, timeout_ms=0, max_records=1)
+            for records in fetched.values():
+                for record in records:
+                    self._head = record.offset, columns.decode(record.value)
+        return self._head
+
+    def skip(self) -> None:
+        """The message that `peek` gave is done with."""
+        self._head = None
+
+
+class LabelWork:
+    """One partition of cards."""
+
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
+        settings = context.settings
+        self._partition = partition
+        self._context = context
+        self._changelog = changelog
+        self._join = LabelJoin(
+            LabelPolicy(maturity_ms=settings.labels.maturity, expiry_ms=settings.topics.retention)
+        )
+        self._labels = LabelDecoder(settings.input.max_value_bytes)
+        self._feedback = FeedbackDecoder(settings.input.max_value_bytes)
+        self._late = LateReader(context.name("scored"), partition, context)
+        self._label_seen_at = context.now_ms()
+        self._reported: dict[int, int] = {}
+        self.state = LabelState()
+
+    async def open(self) -> None:
+        await self._changelog.restore(self._partition, self.state)
+        await self._late.start(self.state.late_offset)
+
+    async def close(self) -> None:
+        await self._late.stop()
+
+    async def tick(self) -> None:
+        step = LabelStep()
+        await self._mature(step, [])
+
+    async def labels(self, batch: RecordBatch) -> None:
+        decoded = self._labels.decode(batch.records)  # type: ignore[arg-type]
+        self._label_seen_at = self._context.now_ms()
+        step = LabelStep()
+        outcomes = self._join.labels(self.state, step, decoded.records)
+        await self._refuse(batch, decoded.rejected)
+        await self._mature(step, outcomes)
+        batch.finish()
+
+    async def feedback(self, batch: RecordBatch) -> None:
+        decoded = self._feedback.decode(batch.records)  # type: ignore[arg-type]
+        step = LabelStep()
+        outcomes = self._join.feedback(self.state, step, decoded.records)
+        await self._refuse(batch, decoded.rejected)
+        await self._mature(step, outcomes)
+        batch.finish()
+
+    async def scored(self, batch: RecordBatch) -> None:
+        step = LabelStep()
+        outcomes: list[Columns] = []
+        for record in batch.records:
+            outcomes += self._join.scored(self.state, step, columns.decode(record.value or b""))
+        await self._mature(step, outcomes)
+        batch.finish()
+
+    async def _refuse(self, batch: RecordBatch, rejected: list) -> None:  # type: ignore[type-arg]
+        topic = self._context.name("dead-letters")
+        if rejected:
+            await self._context.outputs.send(
+                dead_letter(batch.records[item.row], item.rejection, topic, stage="label")  # type: ignore[arg-type]
+                for item in rejected
+            )
+            for item in rejected:
+                self._context.metrics.dead_letters.add(1, item.rejection.code)
+
+    async def _mature(self, step: LabelStep, outcomes: list[Columns]) -> None:
+        """Decide what is ripe, send all outcomes, save what changed."""
+        idle_after = self._context.settings.alignment.idle_after
+        idle = self._context.now_ms() - self._label_seen_at > idle_after
+        ripe = self._join.ripe(self.state, labels_idle=idle)
+        messages = 0
+        while (head := await self._late.peek()) is not None:
+            offset, rows = head
+            decided, done = self._join.mature(self.state, step, rows, offset, ripe)
+            outcomes += decided
+            if done:
+                self._late.skip()
+                messages += 1
+            if not done or messages >= _LATE_MESSAGES:
+                if messages:
+                    await self._send(step, outcomes, idle)
+                    step, outcomes, messages = LabelStep(), [], 0
+                if not done:
+                    break
+        self._join.expire(self.state, step)
+        await self._send(step, outcomes, idle)
+        self._count()
+
+    async def _send(self, step: LabelStep, outcomes: list[Columns], idle: bool) -> None:
+        outputs = self._outcome_records(outcomes) + self._fraud_records(outcomes, idle)
+        if outputs:
+            await self._context.outputs.send(outputs)
+            failpoint("label:sent")
+        if step != LabelStep():
+            delta = encode_step(step)
+            await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
+            failpoint("label:saved")
+
+    def _outcome_records(self, outcomes: list[Columns]) -> list[Output]:
+        topic = self._context.name("outcomes")
+        watermark = min(self.state.scored.values(), default=NEVER)
+        records = []
+        for rows in outcomes:
+            rows.meta |= {"label_partition": self._partition, "watermark": watermark}
+            records.append(Output(topic, 0, None, rows.encode()))
+        if not records and watermark != self._reported.get(-1):
+            # Learners wait for the scoring watermark also while nothing is decided.
+            records.append(Output(topic, 0, None, self._marker(watermark=watermark).encode()))
+        self._reported[-1] = watermark
+        return records
+
+    def _fraud_records(self, outcomes: list[Columns], idle: bool) -> list[Output]:
+        """Frauds and reversals to the score partitions, each with how far its rows are decided."""
+        by_partition: dict[int, list[Columns]] = defaultdict(list)
+        for rows in outcomes:
+            notable = rows.arrays["fraud"] | (np.array(rows.strings["source"]) != "maturity")
+            if notable.any():
+                names = ("hop", "event_time", "known_at", "transaction", "fraud")
+                chosen = rows.take(notable)
+                score_partition = int(rows.meta["score_partition"])  # type: ignore[call-overload]
+                by_partition[score_partition].append(
+                    Columns({}, {name: chosen.arrays[name] for name in names})
+                )
+        topic = self._context.name("known-frauds")
+        records = []
+        for score_partition, scored in self.state.scored.items():
+            # While no labels come there is nothing to wait for: all that is known has been said.
+            decided = scored if idle else self.state.undecided.get(score_partition, NEVER)
+            parts = by_partition.pop(score_partition, [])
+            if not parts and decided <= self._reported.get(score_partition, NEVER):
+                continue
+            self._reported[score_partition] = decided
+            message = columns.concat(parts) if parts else Columns()
+            message = Columns(
+                {"label_partition": self._partition, "decided": decided}, message.arrays, message.strings
+            )
+            records.append(Output(topic, score_partition, None, message.encode()))
+        return records
+
+    def _marker(self, **meta: object) -> Columns:
+        return Columns({"label_partition": self._partition, **meta})
+
+    def _count(self) -> None:
+        metrics = self._context.metrics
+        for (source, result), count in self._join.counts.items():
+            metrics.labels.add(count, bounded_source(source), result)
+        self._join.counts.clear()
+        metrics.pending_labels.set(len(self.state.verdicts))
+        metrics.state_keys.set(len(self.state.verdicts) + len(self.state.alerted), "label")
+
+
+def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
+    """Read labels, feedback and scored rows in batches, one task per partition."""
+    changelog = Changelog(context.name("label-state"), context.settings.broker)
+    tasks = PartitionTasks("label", lambda partition: LabelWork(partition, context, changelog), app.crash)
+    follow_assignment(app, tasks, context.name("scored"))
+
+    @app.agent(batch_topic(app, context.name("labels")), name="labels")
+    async def labels(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await tasks.put(batch.partition, lambda work, batch=batch: work.labels(batch))
+
+    @app.agent(batch_topic(app, context.name("feedback")), name="feedback")
+    async def feedback(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await tasks.put(batch.partition, lambda work, batch=batch: work.feedback(batch))
+
+    @app.agent(batch_topic(app, context.name("scored")), name="scored")
+    async def scored(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await tasks.put(batch.partition, lambda work, batch=batch: work.scored(batch))
+
+    return tasks

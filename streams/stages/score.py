@@ -1,0 +1,284 @@
+"""The score stage: windows of the terminal, then champion and shadows.
+
+Reads the hop topic and the known frauds (key: last entity), and the models topic. Writes scores and alerts, and the scored rows for the
+stages that learn and observe; all keyed by card, on the partition the transaction came from.
+
+State by partition: terminal windows with known frauds, the last offset scored of every card partition, model versions
+(`streams.score_core`). Rows wait until every input has reached their event time, unless they are live (`streams.alignment`). A batch read
+again after a crash is scored with the versions that were in use, so that it gives the same scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import faust
+import numpy as np
+
+from models.policy import ThresholdPolicy
+from models.reasons import explain
+from streams import columns
+from streams.alignment import FOREVER, NEVER, EventTimeGate
+from streams.batches import RecordBatch
+from streams.batching import batch_topic, batches
+from streams.changelog import Changelog
+from streams.codecs import encode_alert, encode_score
+from streams.columns import Columns
+from streams.model_feed import ModelFeed
+from streams.model_slots import initial_deployment
+from streams.outputs import Output
+from streams.partitions import PartitionTasks
+from streams.records import ModelRef, Reason, Score, ShadowScore, alert_of
+from streams.score_core import ScoreCore, ScoreState, ScoreStep
+from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.waiting_rows import WaitingRows
+
+CHUNK_ROWS = 4096
+#: After a restart, so many rows are scored with the versions in use before: those that may have been scored and not saved.
+_PINNED_ROWS = 2 * CHUNK_ROWS
+_SCORED = ("event_time", "offset", "transaction", "card", "hop", "features", "champion", "shadows", "alert")
+
+
+class ScoreWork:
+    """One partition of the hop."""
+
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog, feed: ModelFeed) -> None:
+        settings = context.settings
+        self._partition = partition
+        self._context = context
+        self._changelog = changelog
+        self._feed = feed
+        self._policy = ThresholdPolicy(settings.policy.threshold)
+        self._core = ScoreCore(self._policy.threshold, context.clock)
+        self._deployment = initial_deployment(settings.models, context.spec)
+        self._maturity = settings.labels.maturity
+        self._pinned = 0
+        self._scored_until = NEVER
+        self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
+        self.waiting: WaitingRows[RecordBatch] = WaitingRows({})
+        self._gate = EventTimeGate((), live_within_ms=0, idle_after_ms=0)
+
+    async def open(self) -> None:
+        restored = await self._changelog.restore(self._partition, self.state)
+        alignment = self._context.settings.alignment
+        inputs = [(kind, p) for p in range(self._context.partitions) for kind in ("cards", "labels")]
+        self._gate = EventTimeGate(
+            inputs, live_within_ms=alignment.live_within, idle_after_ms=alignment.idle_after
+        )
+        for label_partition, until in self.state.decided.items():
+            self._gate.advance(("labels", label_partition), until + self._maturity)
+        self.waiting = WaitingRows(self.state.applied)
+        for name, version in self.state.models.items():
+            snapshot = self._feed.version(name, version)
+            if snapshot is not None:
+                self._deployment.swap(snapshot)
+        self._pinned = _PINNED_ROWS if restored.deltas else 0
+
+    async def tick(self) -> None:
+        await self._release()
+
+    async def close(self) -> None:
+        self._context.metrics.state_keys.set(0, "score")
+
+    async def hop(self, batch: RecordBatch) -> None:
+        """Rows to score: they join those that wait."""
+        parts = [columns.decode(record.value or b"") for record in batch.records]
+        for part in parts:
+            source = int(part.meta["card_partition"])  # type: ignore[call-overload]
+            self._gate.advance(("cards", source), int(part.meta["watermark"]))  # type: ignore[call-overload]
+        self.waiting.put(parts, batch)
+        await self._release()
+
+    async def known_frauds(self, batch: RecordBatch) -> None:
+        """Frauds that have become known, and how far the label stage has decided."""
+        parts = [columns.decode(record.value or b"") for record in batch.records]
+        decided: dict[int, int] = {}
+        frauds = [part for part in parts if len(part)]
+        for part in parts:
+            source = int(part.meta["label_partition"])  # type: ignore[call-overload]
+            decided[source] = int(part.meta["decided"])  # type: ignore[call-overload]
+            self._gate.advance(("labels", source), decided[source] + self._maturity)
+        if frauds:
+            joined = columns.concat(frauds)
+            self.state.add_frauds(joined)
+            step = ScoreStep(decided=decided, outcomes_offset=batch.next_offset)
+            self.state.advance(step)
+            await self._save(self.state.delta(None, joined, step))
+        batch.finish()
+        await self._release()
+
+    async def _release(self) -> None:
+        """Score what every input has reached."""
+        if not self.waiting.rows:
+            for batch in self.waiting.done(FOREVER):
+                batch.finish()
+            return
+        if self.state.began == NEVER:
+            self.state.began = self.waiting.oldest()
+        for partition in range(self._context.partitions):
+            # Nothing can be known before the first transaction has matured.
+            self._gate.advance(("labels", partition), self.state.began + self._maturity - 1)
+        frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms())
+        if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
+            self._context.metrics.alignment_overdue.add(1, "score")
+            frontier = FOREVER
+        for rows in self.waiting.take(frontier, CHUNK_ROWS):
+            await self._score(rows, frontier)
+        for batch in self.waiting.done(frontier):
+            batch.finish()
+
+    async def _score(self, rows: Columns, frontier: int) -> None:
+        await self._adopt_models()
+        began = self._context.clock()
+        scored = self._core.process(self.state, self._deployment, rows)
+        watermark = min(frontier, int(rows.arrays["watermark"][-1]))
+        self._scored_until = max(self._scored_until, watermark)
+        outputs = list(self._published(scored))
+        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
+        await self._context.outputs.send([*outputs, *self._scored_records(scored)])
+        failpoint("score:sent")
+        sources = rows.arrays["card_partition"]
+        applied = {
+            int(source): int(rows.arrays["offset"][sources == source].max()) for source in np.unique(sources)
+        }
+        step = ScoreStep(applied=applied, began=self.state.began)
+        self.state.advance(step)
+        await self._save(self.state.delta(rows, None, step))
+        failpoint("score:saved")
+        self._pinned = max(0, self._pinned - len(rows))
+        self._count(scored)
+
+    async def _adopt_models(self) -> None:
+        """Swap in newer versions, between two chunks; which ones is made durable before they score anything."""
+        if self._pinned:
+            return
+        newer = {
+            name: snapshot
+            for role, name, version in self._deployment.models()
+            if (snapshot := self._feed.latest.get(name)) is not None and snapshot.version > version
+        }
+        if not newer:
+            return
+        step = ScoreStep(models={name: snapshot.version for name, snapshot in newer.items()})
+        self.state.advance(step)
+        await self._save(self.state.delta(None, None, step))
+        for name, snapshot in newer.items():
+            self._deployment.swap(snapshot)
+            self._context.metrics.model_updates.add(1, name)
+        self._context.metrics.model_info.forget()
+        for role, name, version in self._deployment.models():
+            self._context.metrics.model_info.set(1, role, name, str(version))
+
+    async def _save(self, delta: bytes) -> None:
+        await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
+
+    def _published(self, rows: Columns) -> Iterator[Output]:
+        """The score of every row, and its alert; on the partition the transaction came from."""
+        context, settings = self._context, self._context.settings
+        topic, alerts = context.name("scores"), context.name("alerts")
+        spec, config, threshold = context.spec.digest, settings.digest, self._policy.threshold
+        role, name, version = self._deployment.models()[0]
+        model = ModelRef(name, version)
+        shadow_refs = [(name, version) for _, name, version in self._deployment.models()[1:]]
+        now = context.now_ms()
+        arrays, strings = rows.arrays, rows.strings
+        reasons = self._reasons(rows)
+        for (
+            transaction_id, card_id, terminal_id, currency, event_time, amount_minor, partition, score, shadows, features, alert
+        ) in zip(
+            strings["transaction_id"], strings["card_id"], strings["terminal_id"], strings["currency"],
+            arrays["event_time"].tolist(), arrays["amount_minor"].tolist(), arrays["card_partition"].tolist(),
+            arrays["champion"].tolist(), arrays["shadows"].tolist(), arrays["features"].tolist(), arrays["alert"].tolist(),
+            strict=True,
+        ):  # fmt: skip
+            record = Score(
+                transaction_id=transaction_id,
+                card_id=card_id,
+                terminal_id=terminal_id,
+                event_time=event_time,
+                scored_at=now,
+                amount_minor=amount_minor,
+                currency=currency,
+                score=score,
+                threshold=threshold,
+                alert=alert,
+                arm="champion",
+                model=model,
+                shadows=[
+                    ShadowScore(name, version, value)
+                    for (name, version), value in zip(shadow_refs, shadows, strict=True)
+                    if value == value  # noqa: PLR0124 -- NaN: the shadow gave no score
+                ],
+                features=features,
+                spec=spec,
+                config=config,
+            )
+            key = card_id.encode()
+            yield Output(topic, partition, key, encode_score(record))
+            if alert:
+                alert_record = alert_of(record, self._policy.alert_id(transaction_id), next(reasons))
+                yield Output(alerts, partition, key, encode_alert(alert_record))
+
+    def _reasons(self, rows: Columns) -> Iterator[list[Reason]]:
+        """The reasons of the alerts, in their order."""
+        alerts = np.flatnonzero(rows.arrays["alert"])
+        top = self._context.settings.policy.reasons
+        if not len(alerts) or not top:
+            return iter([[] for _ in alerts])
+        champion = self._deployment.champion
+        explained = explain(
+            champion.scorer, rows.arrays["features"][alerts], champion.reference, self._context.spec.names, top
+        )
+        return iter([[Reason(r.feature, r.value, r.contribution) for r in reasons] for reasons in explained])
+
+    def _scored_records(self, rows: Columns) -> list[Output]:
+        """The scored rows for the stages behind, a message for every card partition: it carries the watermark."""
+        meta: dict[str, object] = {
+            "score_partition": self._partition,
+            "watermark": self._scored_until,
+            "models": [list(model) for model in self._deployment.models()],
+        }
+        kept = Columns(
+            meta,
+            {name: rows.arrays[name] for name in _SCORED},
+            {name: rows.strings[name] for name in ("transaction_id", "card_id")},
+        )
+        sources = rows.arrays["card_partition"]
+        topic = self._context.name("scored")
+        return [
+            Output(topic, partition, None, kept.take(np.flatnonzero(sources == partition)).encode())
+            for partition in range(self._context.partitions)
+        ]
+
+    def _count(self, rows: Columns) -> None:
+        metrics, arrays = self._context.metrics, rows.arrays
+        metrics.transactions.add(len(rows), "scored")
+        metrics.alerts.add(int(arrays["alert"].sum()))
+        metrics.end_to_end.observe((self._context.now_ms() - arrays["record_time"]) / 1000.0)
+        metrics.scores.observe(arrays["champion"], "champion")
+        metrics.threshold.set(self._policy.threshold)
+        if self.state.windows is not None:
+            metrics.state_keys.set(self.state.windows.n_keys, "score")
+            metrics.state_bytes.set(self.state.windows.nbytes, "score")
+
+
+def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> PartitionTasks[ScoreWork]:
+    """Read the hop and the known frauds in batches, one task per partition."""
+    changelog = Changelog(context.name("score-state"), context.settings.broker)
+    tasks = PartitionTasks(
+        "score", lambda partition: ScoreWork(partition, context, changelog, feed), app.crash
+    )
+    hop = context.name(f"by-{context.spec.entities[-1].name}")
+    follow_assignment(app, tasks, hop)
+
+    @app.agent(batch_topic(app, hop), name="score")
+    async def score(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await tasks.put(batch.partition, lambda work, batch=batch: work.hop(batch))
+
+    @app.agent(batch_topic(app, context.name("known-frauds")), name="known-frauds")
+    async def known_frauds(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await tasks.put(batch.partition, lambda work, batch=batch: work.known_frauds(batch))
+
+    return tasks
