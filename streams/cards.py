@@ -1,15 +1,17 @@
 """Card numbers: telling a token from a card number, and removing card numbers from what is stored.
 
 A card number is 13 to 19 digits whose last is the check digit of Luhn (ISO/IEC 7812-1). One in ten other
-numbers of that length passes too. As a `card_id` any of them is refused; in free text of a dead letter any of
-them is redacted, save 13 digits that start with 1, 2 or 3: no 13-digit card number does, epoch milliseconds do.
+numbers of that length passes too. As a `card_id` any of them is refused; in the text of a dead letter any of
+them is redacted, save 13 digits that start with 1, 2 or 3: no card number of 13 digits does, epoch times do.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from functools import lru_cache
+from itertools import accumulate
 
 import msgspec
 
@@ -31,7 +33,9 @@ _STRIP = re.compile(rf"{_SEPARATORS}+")
 _SENSITIVE_VALUE = re.compile(
     rf'("(?:{"|".join(sorted(SENSITIVE))})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.IGNORECASE
 )
-_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_PLAIN = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
+_LONGEST_RUN = 200
 _MAX_DEPTH = 64
 
 
@@ -46,9 +50,11 @@ def _is_sensitive(name: str) -> bool:
 
 
 def luhn(digits: str) -> bool:
-    """Whether decimal digits end in their Luhn check digit."""
-    numbers = [int(digit) for digit in reversed(digits)]
-    return (sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])) % 10 == 0
+    """Whether decimal digits, full-width ones among them, end in their Luhn check digit."""
+    if not digits.isascii():
+        digits = "".join(str(unicodedata.decimal(digit)) for digit in digits)
+    backwards = digits.encode()[::-1]
+    return (sum(backwards[::2].translate(_PLAIN)) + sum(backwards[1::2].translate(_DOUBLED))) % 10 == 0
 
 
 def is_card_number(text: str) -> bool:
@@ -61,21 +67,44 @@ def is_card_number(text: str) -> bool:
     return 13 <= len(digits) <= 19 and digits.isdecimal() and luhn(digits)
 
 
+def redact_text(text: str) -> str:
+    """The text with every card number replaced."""
+    return _RUN.sub(_redact_run, text)
+
+
+def _redact_run(match: re.Match[str]) -> str:
+    run, parts, at = match.group(), [], 0
+    if len(run) > _LONGEST_RUN:  # too many ways to read it
+        return REDACTED
+    for start, end in _spans(run):
+        parts += [run[at:start], REDACTED]
+        at = end
+    return "".join([*parts, run[at:]])
+
+
 def _spans(run: str) -> Iterator[tuple[int, int]]:
-    """The parts of a run of digits and separators that are card numbers, longest first from the left."""
+    """The parts of a run of digits and separators that are card numbers, the longest first from the left."""
     groups = [match.span() for match in _GROUP.finditer(run)]
+    digits = _STRIP.sub("", run)
+    offsets = [0, *accumulate(end - start for start, end in groups)]
     first = 0
     while first < len(groups):
         start, end = groups[first]
         for last in range(min(first + 18, len(groups) - 1), first - 1, -1):
-            digits = _STRIP.sub("", run[start : groups[last][1]])
-            if 13 <= len(digits) <= 19 and luhn(digits) and not _is_time(run[start : groups[last][1]]):
-                yield start, groups[last][1]
+            length = offsets[last + 1] - offsets[first]
+            if length < 13:
+                break
+            stop = groups[last][1]
+            if (
+                length <= 19
+                and luhn(digits[offsets[first] : offsets[last + 1]])
+                and not _is_time(run[start:stop])
+            ):
+                yield start, stop
                 first = last
                 break
-        else:
-            if end - start > 19:
-                yield from _within(run, start, end)
+        if end - start > 19:
+            yield from _within(run, start, end)
         first += 1
 
 
@@ -94,19 +123,6 @@ def _within(run: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _is_time(text: str) -> bool:
     return len(text) == 13 and text[0] in "123" and text.isascii() and text.isdecimal()
-
-
-def redact_text(text: str) -> str:
-    """The text with every card number replaced."""
-
-    def replace(match: re.Match[str]) -> str:
-        run, parts, at = match.group(), [], 0
-        for start, end in _spans(run):
-            parts += [run[at:start], REDACTED]
-            at = end
-        return "".join([*parts, run[at:]])
-
-    return _RUN.sub(replace, text)
 
 
 def redact(value: bytes, known: Collection[str] = ()) -> bytes:

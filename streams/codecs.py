@@ -221,9 +221,9 @@ class TransactionDecoder(Decoder[_TransactionWire, Transaction]):
         if mcc is not None and not (len(mcc) == 4 and mcc.isascii() and mcc.isdecimal()):
             return Rejection("field_format", "a merchant category code is text of four digits", "mcc")
         if country is not None:
-            country = country.upper()
             if not (len(country) == 2 and country.isascii() and country.isalpha()):
                 return Rejection("field_format", "a country is its ISO 3166 code of two letters", "country")
+            country = country.upper()
         if ip is not None and not _is_address(ip):
             return Rejection("field_format", "neither an IPv4 nor an IPv6 address", "ip")
         if merchant is not None and not merchant.isprintable():

@@ -22,20 +22,21 @@ _MAX_TEXT = 64
 _MAX_REVISION = 2**31 - 1
 
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\x00\x00\xfe\xff")
+_WIDE = re.compile(rb'[{\["\s]\x00|\x00[{\["\s]\x00')
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\x78\x9c", b"\x82SNAPPY\x00")
 _STRINGS_AND_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def read_document(value: bytes) -> dict[str, object] | Rejection:
     """The JSON object in a value, or why there is none that may be read."""
-    if value.startswith(_MARKS) or (len(value) > 1 and value[1] == 0 and value[0] != 0):
+    if value.startswith(_MARKS) or _WIDE.match(value):
         return Rejection("bad_encoding", "UTF-16, UTF-32 or a byte order mark")
     if value[0] == 0:
         return Rejection("confluent_framed", "the value starts with the magic byte 0")
     if value.startswith(_PACKED):
         return Rejection("compressed", "the value is a compressed stream")
     # Counting is enough for nearly every record; only the few with more brackets are worth reading twice.
-    if value.count(b"{") + value.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if value.count(b"{") + value.count(b"[") > MAX_DEPTH and _too_deep(value):
         return Rejection("too_deep", f"nested deeper than {MAX_DEPTH}")
     try:
         document = msgspec.json.decode(value)
@@ -154,16 +155,17 @@ def _kind(item: object) -> str:
     return {str: "text", int: "an integer", float: "a fraction", list: "a list"}.get(type(item), "an object")
 
 
-def _depth(value: bytes) -> int:
-    depth = deepest = 0
+def _too_deep(value: bytes) -> bool:
+    depth = 0
     for match in _STRINGS_AND_BRACKETS.finditer(value):
         token = match.group()
         if token in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                return True
         elif token in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _holds_sensitive(item: object) -> bool:

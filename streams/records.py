@@ -79,7 +79,7 @@ class Reason(Struct, frozen=True, gc=False):
 
 
 class Score(Struct, frozen=True, gc=False):
-    """The score of one accepted transaction; `features` are what it was computed from, in the spec's order."""
+    """The score of one accepted transaction; `features` are what it was computed from, in spec order."""
 
     transaction_id: str
     card_id: str

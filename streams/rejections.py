@@ -31,6 +31,6 @@ CODES: dict[str, str] = {
     "key_mismatch": "Publish with the card_id as the record key: key and card_id differ.",
     "card_number": "Send a token as card_id, never a card number.",
     "sensitive_field": "Never send verification codes, track data or PINs.",
-    "invalid": "Compare the record with its description; the message names the place.",
+    "invalid": "Send every field once: given twice, the last one counts but all must be valid.",
 }
 """Code of a rejection -> what the producer of the record should do."""
