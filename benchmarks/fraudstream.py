@@ -52,6 +52,9 @@ def configuration(run: Run) -> str:
             "[models]",
             f"champion = {slots[0]}",
             f"shadows = [{', '.join(slots[1:])}]",
+            # No label stage runs: its silence is not worth waiting for the usual five seconds.
+            "[alignment]",
+            'idle_after = "250ms"',
             "[policy]",
             f"threshold = {_threshold(run.alike)}",
             "[worker]",

@@ -129,6 +129,7 @@ async def _watch(
 
 def measure(
     contender: Contender,
+    workload: Workload,
     backlog: Sequence[Message],
     kind: brokers.BrokerKind,
     *,
@@ -136,9 +137,12 @@ def measure(
     seconds: float,
     start_timeout: float = 90.0,
 ) -> Measurement:
-    """One contender once on a broker of its own, for at most `seconds` after its first output."""
+    """One contender once on a broker of its own, for at most `seconds` after its first output.
+
+    `backlog` are the messages of `workload`, made once for all runs.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, brokers.running(kind) as broker:
-        run = Run(broker, partitions, Path(folder), Workload(40_000))
+        run = Run(broker, partitions, Path(folder), workload)
         asyncio.run(kafka.create_topics(broker, (SOURCE, SCORES, ALERTS), partitions))
         if contender.prepare is not None:
             contender.prepare(run)

@@ -29,13 +29,19 @@ def main() -> int:
     options = parser.parse_args()
 
     load = harness.machine()
-    backlog = messages(Workload(options.transactions, seed=options.seed))
+    workload = Workload(options.transactions, seed=options.seed)
+    backlog = messages(workload)
     chosen = [one for name, one in CONTENDERS.items() if options.only is None or name in options.only]
     results = harness.interleaved(
         chosen,
         options.rounds,
         lambda contender: harness.measure(
-            contender, backlog, options.broker, partitions=options.partitions, seconds=options.seconds
+            contender,
+            workload,
+            backlog,
+            options.broker,
+            partitions=options.partitions,
+            seconds=options.seconds,
         ),
     )
     contenders: dict[str, dict[str, object]] = {}

@@ -20,6 +20,7 @@ from models.learners.registry import LEARNERS
 from models.sampling import keep_mask
 from models.spec import FeatureSpec
 from models.windows import WindowStore
+from streams.model_feed import model_key
 
 MODELS = {"logistic": "logistic", "forest": "adaptive_forest", "tree": "hoeffding_tree"}
 """Name → kind of learner; the first is the champion."""
@@ -113,11 +114,12 @@ def threshold(trained: Trained, spec: FeatureSpec, stream: Workload, share: floa
 
 
 async def publish(broker: str, topic: str, trained: Trained) -> None:
-    """Put the snapshots on the models topic, keyed by name."""
+    """Put the snapshots on the models topic."""
     producer = AIOKafkaProducer(bootstrap_servers=broker, max_request_size=64 << 20)
     await producer.start()
     try:
         for name, document in trained.documents.items():
-            await producer.send_and_wait(topic, key=name.encode(), value=document)
+            version = trained.snapshots[name].version
+            await producer.send_and_wait(topic, key=model_key(name, version), value=document)
     finally:
         await producer.stop()
