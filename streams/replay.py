@@ -1,8 +1,8 @@
 """A history or a simulation to Kafka: transactions and their delayed labels, in event order.
 
 Records carry the time of sending as their Kafka timestamp; what happened when stands in the values. A slice
-of transactions and the labels due by its end are sent together, and the next slice is encoded meanwhile; it is
-sent when the broker has acknowledged the one before, so the order within each partition is the history's.
+of transactions and the labels due by its end are sent together, and the next slice is encoded meanwhile;
+it is sent when the broker has acknowledged the one before, so each partition keeps the order of the history.
 """
 
 from __future__ import annotations

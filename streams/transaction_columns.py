@@ -30,8 +30,8 @@ class TransactionColumns:
         texts: optional fields of the contract by name; None where a row has no value.
         attributes: finite numbers by attribute name.
         fraud: the truth, where the source knows it; None where it has no such column.
-        labelled_at: epoch ms at which each fraud is reported, `NEVER` for the other rows; None where the source
-            does not say.
+        labelled_at: epoch ms at which each fraud is reported, `NEVER` for the other rows; None where the
+            source does not say.
     """
 
     transaction_id: list[str]
