@@ -77,35 +77,28 @@ def _redact_run(match: re.Match[str]) -> str:
     if len(run) > _LONGEST_RUN:  # too many ways to read it
         return REDACTED
     for start, end in _spans(run):
-        parts += [run[at:start], REDACTED]
-        at = end
+        if start >= at:
+            parts += [run[at:start], REDACTED]
+        at = max(at, end)
     return "".join([*parts, run[at:]])
 
 
 def _spans(run: str) -> Iterator[tuple[int, int]]:
-    """The parts of a run of digits and separators that are card numbers, the longest first from the left."""
+    """The parts of a run of digits and separators that may be card numbers, from the left, some overlapping."""
     groups = [match.span() for match in _GROUP.finditer(run)]
     digits = _STRIP.sub("", run)
     offsets = [0, *accumulate(end - start for start, end in groups)]
-    first = 0
-    while first < len(groups):
-        start, end = groups[first]
+    for first, (start, end) in enumerate(groups):
         for last in range(min(first + 18, len(groups) - 1), first - 1, -1):
-            length = offsets[last + 1] - offsets[first]
-            if length < 13:
+            number = digits[offsets[first] : offsets[last + 1]]
+            if len(number) < 13:
                 break
             stop = groups[last][1]
-            if (
-                length <= 19
-                and luhn(digits[offsets[first] : offsets[last + 1]])
-                and not _is_time(run[start:stop])
-            ):
+            if len(number) <= 19 and luhn(number) and not _is_time(run[start:stop]):
                 yield start, stop
-                first = last
                 break
         if end - start > 19:
             yield from _within(run, start, end)
-        first += 1
 
 
 def _within(run: str, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from collections import deque
 
 import msgspec
 
-from streams.cards import redact, redact_text
+from streams.cards import redact
 from streams.errors import TooManyDeadLetters
 from streams.outputs import Output
 from streams.records import Rejection, SourceRecord
@@ -50,7 +50,7 @@ def dead_letter(
     known = _card_in(source) if rejection.code == "card_number" else ()
     original = [(name, data or b"") for name, data in source.headers]
     kept = [(name, data) for name, data in original if not name.startswith(_CONTEXT)]
-    headers = [(redact_text(name), redact(data, known)) for name, data in kept]
+    headers = [(redact(name.encode(), known).decode(), redact(data, known)) for name, data in kept]
     key = None if source.key is None else redact(source.key, known)
     value = None if source.value is None else redact(source.value, known)
     redacted = key != source.key or value != source.value or headers != kept
