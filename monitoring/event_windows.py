@@ -21,7 +21,8 @@ class EventWindow(Generic[S]):
     """The last `slots` slots of `slot_ms` event-time milliseconds, each with a sketch of its own.
 
     Slots are aligned to the epoch. The newest slot seen ends the window; rows older than the window are not
-    counted, so a late row never revives a dropped slot.
+    counted, so a late row never revives a dropped slot. The caller leaves out rows whose time it
+    does not believe: a single one far ahead would empty the window.
     """
 
     def __init__(self, make: Callable[[], S], slot_ms: int, slots: int) -> None:

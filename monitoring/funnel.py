@@ -17,8 +17,7 @@ class _Alert:
 
 
 class AlertFunnel:
-    """Distinct alerts by action within the last `window_ms` of event time; at most `capacity` alerts are
-    held.
+    """Distinct alerts by action within the last `window_ms` of event time, at most `capacity` of them.
 
     An action repeated on one alert counts once. Of several decisions on one alert the latest holds. An opened
     or decided alert counts as shown even if the event that said so was lost.
@@ -29,38 +28,40 @@ class AlertFunnel:
         self._alerts: dict[str, _Alert] = {}
         self._watermark = -(2**62)
 
-    def observe(self, alert_id: str, action: str, action_time: int) -> None:
-        """Takes one feedback event; `action_time` in epoch milliseconds. Events older than the window are
-        ignored.
+    def observe(self, alert_id: str, action: str, action_time: int, watermark: int) -> None:
+        """Takes one feedback event and moves the window to end at `watermark`; both in epoch milliseconds.
+
+        An event older than the window is ignored. One ahead of the watermark counts as done at it: a wrong
+        clock neither empties the window nor stays in it for ever.
         """
+        self.advance(watermark)
         if action_time <= self._watermark - self._window_ms:
             return
+        seen = min(action_time, self._watermark)
         # Taken out and put back, so that the dictionary stays in the order of the last action seen.
-        alert = self._alerts.pop(alert_id, None) or _Alert(action_time)
-        alert.last_action = max(alert.last_action, action_time)
+        alert = self._alerts.pop(alert_id, None) or _Alert(seen)
+        alert.last_action = max(alert.last_action, seen)
         alert.actions.add(action)
         if action in DECISIONS and action_time >= alert.decided_at:
             alert.decision, alert.decided_at = action, action_time
         self._alerts[alert_id] = alert
         if len(self._alerts) > self._capacity:
             del self._alerts[next(iter(self._alerts))]
-        self.advance(action_time)
 
     def advance(self, watermark: int) -> None:
-        """Moves the window to end at `watermark` (epoch ms) and forgets alerts without an action in it."""
+        """Moves the window to end at `watermark` and forgets alerts without an action in it."""
         if watermark <= self._watermark:
             return
         self._watermark = watermark
         horizon = watermark - self._window_ms
-        for alert_id in list(self._alerts):
-            if self._alerts[alert_id].last_action > horizon:
+        while self._alerts:
+            oldest = next(iter(self._alerts))
+            if self._alerts[oldest].last_action > horizon:
                 break
-            del self._alerts[alert_id]
+            del self._alerts[oldest]
 
     def counts(self) -> dict[str, int]:
-        """Distinct alerts per action: every later step includes the earlier ones; decisions exclude each
-        other.
-        """
+        """Distinct alerts per action; later steps include earlier ones, decisions exclude each other."""
         alerts = self._alerts.values()
         confirmed = sum(alert.decision == "confirmed" for alert in alerts)
         dismissed = sum(alert.decision == "dismissed" for alert in alerts)

@@ -76,9 +76,13 @@ class CardDay:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        self._floor = -np.inf
         self._cards: dict[int, tuple[float, bool]] = {}
 
     def update(self, card: Ints, truth: Bools, score: Floats) -> None:
+        # Below every held card a row can only matter by being a fraud.
+        relevant = (score >= self._floor) | truth
+        card, truth, score = card[relevant], truth[relevant], score[relevant]
         cards = self._cards
         for number, fraud, value in zip(card.tolist(), truth.tolist(), score.tolist(), strict=True):
             held = cards.get(number)
@@ -86,6 +90,7 @@ class CardDay:
         if len(cards) > 2 * self._capacity:
             best = sorted(cards.items(), key=lambda item: (-item[1][0], item[0]))
             self._cards = dict(best[: self._capacity])
+            self._floor = best[self._capacity - 1][1][0]
 
     def merge(self, other: CardDay) -> None:
         for number, (value, fraud) in other._cards.items():
@@ -101,7 +106,7 @@ class CardDay:
 class RoleQuality:
     """Quality of one role's scores over the last `days` days of matured outcomes."""
 
-    def __init__(self, days: int = 28, k: int = 100, card_capacity: int = 5_000) -> None:
+    def __init__(self, days: int = 28, k: int = 100, card_capacity: int = 2_000) -> None:
         self._k = k
         self._scores = EventWindow(ScoreSketch, DAY_MS, days)
         self._cards = EventWindow(lambda: CardDay(card_capacity), DAY_MS, days)

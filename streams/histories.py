@@ -42,7 +42,7 @@ def read_history(
                 f"{path}: no column {', '.join(missing)} (mapping {used.name}); columns: {', '.join(columns)}"
             )
         start = seen
-        for table in tables(sorted(used.sources())):
+        for table in _readable(path, tables(sorted(used.sources()))):
             yield Conversion(path, table, used, seen - start, seen).columns()
             seen += table.num_rows
 
@@ -53,6 +53,13 @@ def count_rows(paths: Sequence[str | Path]) -> int | None:
         return None
     rows: int = sum(pq.read_metadata(path).num_rows for path in paths)
     return rows
+
+
+def _readable(path: Path, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    try:
+        yield from tables
+    except (OSError, pa.ArrowException) as error:
+        raise HistoryError(f"{path}: {error}") from error
 
 
 Tables = Callable[[list[str]], Iterator[pa.Table]]
@@ -94,13 +101,10 @@ def _open_csv(path: Path, batch_rows: int) -> tuple[list[str], Tables]:
             null_values=["", "NULL", "null", "NaN", "nan"],
         )
         with pa.csv.open_csv(path, convert_options=options) as reader:
-            try:
-                for block in reader:
-                    table = pa.Table.from_batches([block])
-                    for start in range(0, table.num_rows, batch_rows):
-                        yield table.slice(start, batch_rows)
-            except pa.ArrowInvalid as error:
-                raise HistoryError(f"{path}: {error}") from None
+            for block in reader:
+                table = pa.Table.from_batches([block])
+                for start in range(0, table.num_rows, batch_rows):
+                    yield table.slice(start, batch_rows)
 
     return names, tables
 

@@ -87,6 +87,8 @@ class Simulator:
         self._category = random.integers(0, len(_CATEGORIES), terminals)
         self._skim_share = random.uniform(0.5, 0.95, terminals)
         self._skimmed = self._compromise(random, terminals, _TERMINALS_COMPROMISED, _TERMINAL_DAYS)
+        # Nobody skims an online shop; and the popular ones would decide the share of frauds by themselves.
+        self._skimmed[: self._online] = _FOREVER
         self._stolen = self._compromise(random, cards, _CARDS_COMPROMISED, _CARD_DAYS)
         self._card_ids = _tokens("card_", simulation.seed * 3 + 1, np.arange(cards))
         self._terminal_ids = _tokens("term_", simulation.seed * 3 + 2, np.arange(terminals))
