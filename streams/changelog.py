@@ -110,6 +110,11 @@ class Changelog:
             records += self._checkpoint(partition, writer, state)
         return records
 
+    def checkpoint(self, partition: int, state: PartitionState) -> list[Output]:
+        """The messages that hold the whole state at once, for a state that is small or has no deltas."""
+        writer = self._writers[partition]
+        return [record for _ in range(state.buckets) for record in self._checkpoint(partition, writer, state)]
+
     def _checkpoint(self, partition: int, writer: _Writer, state: PartitionState) -> list[Output]:
         bucket = writer.next_bucket
         if bucket == 0:

@@ -21,3 +21,7 @@ class TooManyDeadLetters(FraudstreamError):
 
 class TopicRefused(FraudstreamError):
     """Look at the broker: it would not create a topic, for instance for want of rights or replicas."""
+
+
+class BrokerUnreachable(FraudstreamError):
+    """Start a broker or correct broker.bootstrap: nothing answers there."""

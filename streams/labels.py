@@ -250,7 +250,7 @@ class LabelJoin:
         stop = start + int(unripe[0]) if len(unripe) else len(times)
         done = stop == len(times)
         partition = int(rows.meta["score_partition"])  # type: ignore[call-overload]
-        until = int(rows.meta["watermark"]) if done else int(times[stop]) - 1  # type: ignore[call-overload]
+        until = int(rows.meta["watermark"]) if done else int(times[stop:].min()) - 1  # type: ignore[call-overload]
         change = LabelStep(undecided={partition: max(until, state.undecided.get(partition, NEVER))})
         change.late_offset, change.late_row = (offset + 1, 0) if done else (offset, stop)
         keep, fraud, source, known_at = [], [], [], []
@@ -314,7 +314,7 @@ def _outcomes(
 ) -> Columns:
     arrays = {
         name: rows.arrays[name]
-        for name in ("event_time", "transaction", "hop", "features", "champion", "shadows")
+        for name in ("event_time", "transaction", "card", "hop", "features", "champion", "shadows")
     }
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)

@@ -8,7 +8,6 @@ same versions however it is cut into batches.
 from __future__ import annotations
 
 import heapq
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from streams.alignment import NEVER
 from streams.columns import Columns
 
 #: Outcomes learned between two chances for others to run.
-SLICE = 64
+SLICE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,6 @@ class LearnState:
         self.published_at = NEVER
         #: (known_at, transaction, fraud, features), a heap
         self.waiting: list[tuple[int, int, bool, bytes]] = []
-
-    def dump(self) -> bytes:
-        """The state for the learn stage's own checkpoint; never read by anything that scores."""
-        return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class LearnCore:

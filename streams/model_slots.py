@@ -7,7 +7,7 @@ from dataclasses import replace
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
 from models.learners.registry import LEARNERS
-from models.scorers.stand_in import stand_in
+from models.stand_in import stand_in
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
 from streams.errors import SettingsError

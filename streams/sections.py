@@ -15,7 +15,8 @@ def _read_duration(value: object) -> int:
     return duration_ms(value)
 
 
-Duration = Annotated[int, BeforeValidator(_read_duration)]
+DURATION = BeforeValidator(_read_duration)
+Duration = Annotated[int, DURATION]
 """Milliseconds, written as text with units such as `7d`, `1h30m`, `250ms`."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -163,9 +164,12 @@ class Slot(Section):
 class Models(Section):
     """Who scores and how they learn."""
 
-    champion: Slot = Slot(name="logistic", kind="logistic")
+    champion: Slot = Slot(name="binned", kind="binned_logistic")
     """The model that decides."""
-    shadows: tuple[Slot, ...] = (Slot(name="forest", kind="forest"), Slot(name="bayes", kind="bayes"))
+    shadows: tuple[Slot, ...] = (
+        Slot(name="forest", kind="adaptive_forest"),
+        Slot(name="logistic", kind="logistic"),
+    )
     """Models scored beside it."""
     publish_every: Duration = 6 * HOUR
     """Event time between two published versions of a model."""

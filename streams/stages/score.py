@@ -22,7 +22,7 @@ from streams.alignment import FOREVER, NEVER, EventTimeGate
 from streams.batches import RecordBatch
 from streams.batching import batch_topic, batches
 from streams.changelog import Changelog
-from streams.codecs import encode_alert, encode_score
+from streams.codecs import encode
 from streams.columns import Columns
 from streams.model_feed import ModelFeed
 from streams.model_slots import initial_deployment
@@ -214,10 +214,10 @@ class ScoreWork:
                 config=config,
             )
             key = card_id.encode()
-            yield Output(topic, partition, key, encode_score(record))
+            yield Output(topic, partition, key, encode(record))
             if alert:
                 alert_record = alert_of(record, self._policy.alert_id(transaction_id), next(reasons))
-                yield Output(alerts, partition, key, encode_alert(alert_record))
+                yield Output(alerts, partition, key, encode(alert_record))
 
     def _reasons(self, rows: Columns) -> Iterator[list[Reason]]:
         """The reasons of the alerts, in their order."""

@@ -1,0 +1,122 @@
+"""The composition root: one Faust app per stage, all of them in the order of the flow.
+
+| stage | reads | writes |
+|---|---|---|
+| card | transactions | by-<last entity>, dead-letters |
+| score | by-<last entity>, known-frauds, models | scores, alerts, scored |
+| label | labels, feedback, scored | outcomes, known-frauds, dead-letters |
+| learn | outcomes | models |
+| observe | scored, outcomes, feedback | metrics |
+
+Every stage is a consumer group of its own, so that stages can be spread over workers in any way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+
+from models.spec import FeatureSpec, SpecError
+from monitoring.metrics import Metrics
+from streams.batching import BatchingOptions, create_app
+from streams.errors import SettingsError
+from streams.model_feed import ModelFeed
+from streams.model_slots import build_learners
+from streams.outputs import Outputs
+from streams.settings import Settings
+from streams.stages import card, label, learn, observe, score
+from streams.stages.context import StageContext
+from streams.topics import Catalogue
+
+STAGES = ("card", "score", "label", "learn", "observe")
+
+
+@dataclass(slots=True)
+class Flow:
+    """The apps of a worker and what they share."""
+
+    context: StageContext
+    feed: ModelFeed
+    apps: dict[str, faust.App] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+def feature_spec(settings: Settings) -> FeatureSpec:
+    """The feature spec of the settings.
+
+    Raises:
+        SettingsError: it cannot be used; the message names the key.
+    """
+    try:
+        spec = FeatureSpec.from_mapping(settings.features) if settings.features else FeatureSpec.default()
+    except SpecError as error:
+        raise SettingsError(str(error)) from error
+    if spec.entities[0].key != "card_id":
+        raise SettingsError("features.entities[0].key: the first entity is the card, keyed by card_id")
+    if len(spec.entities) > 2:
+        raise SettingsError("features.entities: at most two entities, the card and one more")
+    return spec
+
+
+def catalogue_of(settings: Settings, spec: FeatureSpec) -> Catalogue:
+    """The topics for these settings."""
+    return Catalogue.from_settings(settings, (spec.entities[-1].name,))
+
+
+def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
+    """Everything a worker with these stages runs; nothing is connected yet.
+
+    Raises:
+        SettingsError: the settings cannot be carried out.
+    """
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or not stages:
+        raise SettingsError(f"stages: unknown {', '.join(unknown) or 'none given'}; known are {', '.join(STAGES)}")
+    spec = feature_spec(settings)
+    build_learners(settings.models, spec)  # unknown kinds and options are refused before anything starts
+    context = StageContext(
+        settings=settings,
+        spec=spec,
+        catalogue=catalogue_of(settings, spec),
+        outputs=Outputs(settings.broker.bootstrap),
+        metrics=Metrics(),
+    )
+    feed = ModelFeed(context.name("models"), settings.broker, spec.digest)
+    flow = Flow(context, feed)
+    for stage in STAGES:
+        if stage in stages:
+            app = flow.apps[stage] = create_app(
+                f"fraudstream-{stage}",
+                settings.broker.bootstrap,
+                options=_batching(stage, settings),
+                session_timeout=settings.worker.session_timeout / 1000,
+            )
+            flow.parts[stage] = _attach(stage, app, flow)
+    return flow
+
+
+def _attach(stage: str, app: faust.App, flow: Flow) -> Any:
+    match stage:
+        case "card":
+            return card.attach(app, flow.context)
+        case "score":
+            return score.attach(app, flow.context, flow.feed)
+        case "label":
+            return label.attach(app, flow.context)
+        case "learn":
+            return learn.attach(app, flow.context)
+        case _:
+            return observe.attach(app, flow.context)
+
+
+def _batching(stage: str, settings: Settings) -> BatchingOptions:
+    if stage == "score":
+        # Messages of the hop hold many rows each, and wait for other inputs; rows are bounded by alignment.max_buffered_rows.
+        return BatchingOptions(max_batch=16, max_in_flight=256, drain_timeout=1.0)
+    if stage == "learn":
+        # Batches stay unfinished until a checkpoint covers them.
+        return BatchingOptions(max_batch=64, max_in_flight=100_000, drain_timeout=0.2)
+    return BatchingOptions(max_batch=settings.worker.batch_rows)

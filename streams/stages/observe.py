@@ -1,0 +1,173 @@
+"""The observe stage: live quality, drift and the alert funnel.
+
+Reads scored rows, outcomes and feedback. Writes a record to the metrics topic at every step of event time, and sets the gauges.
+
+State: sketches over event-time windows, in memory; they fill anew after a restart. Every worker with this stage sees its own partitions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+import numpy as np
+
+from monitoring.drift import DriftMonitor
+from monitoring.funnel import AlertFunnel
+from monitoring.live_quality import RoleQuality
+from streams import columns
+from streams.alignment import NEVER
+from streams.batches import RecordBatch
+from streams.batching import batch_topic, batches
+from streams.codecs import FeedbackDecoder, encode
+from streams.columns import Columns
+from streams.outputs import Output
+from streams.stages.context import StageContext
+from streams.times import DAY, HOUR
+
+#: Event time between two records on the metrics topic.
+REPORT_EVERY = HOUR
+
+
+class ObserveCore:
+    """The sketches, and the figures they give; pure."""
+
+    def __init__(self, features: tuple[str, ...]) -> None:
+        self._features = DriftMonitor(features, reference_ms=7 * DAY, slot_ms=HOUR, slots=24)
+        self._scores: dict[str, DriftMonitor] = {}
+        self._quality: dict[str, RoleQuality] = {}
+        self._funnel = AlertFunnel(window_ms=7 * DAY)
+        self.watermark = NEVER
+
+    def scored(self, rows: Columns) -> None:
+        """Scored rows: drift of features and scores."""
+        self.watermark = max(self.watermark, int(rows.meta["watermark"]))  # type: ignore[call-overload]
+        times = rows.arrays["event_time"]
+        self._features.update(times, rows.arrays["features"])
+        for role, scores in by_model(rows).items():
+            if role not in self._scores:
+                self._scores[role] = DriftMonitor((role,), reference_ms=7 * DAY, slot_ms=HOUR, slots=24)
+            self._scores[role].update(times, scores[:, None])
+
+    def outcomes(self, rows: Columns) -> None:
+        """Outcomes: quality of every model."""
+        arrays = rows.arrays
+        for role, scores in by_model(rows).items():
+            quality = self._quality.setdefault(role, RoleQuality())
+            quality.update(arrays["event_time"], arrays["card"].view(np.int64), arrays["fraud"], scores)
+
+    def feedback(self, alert_id: str, action: str, action_time: int) -> None:
+        """What an analyst did with an alert."""
+        self._funnel.observe(alert_id, action, action_time)
+
+    def report(self) -> dict[str, Any]:
+        """The present figures."""
+        self._funnel.advance(self.watermark)
+        quality = {}
+        for role, each in self._quality.items():
+            sketch = each.scores()
+            quality[role] = {
+                "outcomes": sketch.rows,
+                "frauds": sketch.frauds,
+                "average_precision": sketch.average_precision(),
+                "roc_auc": sketch.roc_auc(),
+                "calibration_error": sketch.calibration_error(),
+                "card_precision": each.card_precision(),
+            }
+        return {
+            "event_time": self.watermark,
+            "quality": quality,
+            "feature_drift": {d.name: {"psi": d.psi, "ks": d.ks} for d in self._features.drifts()},
+            "score_drift": {
+                role: drift.psi for role, monitor in self._scores.items() for drift in monitor.drifts()
+            },
+            "funnel": self._funnel.counts(),
+            "alert_ctr": self._funnel.ctr(),
+            "alert_precision": self._funnel.precision(),
+        }
+
+
+def by_model(rows: Columns) -> dict[str, Any]:
+    """Scores by role: `champion`, and the name of each shadow."""
+    if not len(rows):
+        return {}
+    shadows = [name for role, name, _ in rows.meta["models"] if role != "champion"]  # type: ignore[attr-defined]
+    scores = {"champion": rows.arrays["champion"]}
+    for column, name in enumerate(shadows):
+        scores[f"shadow:{name}"] = rows.arrays["shadows"][:, column]
+    return scores
+
+
+class Observer:
+    """Feeds the core and passes its figures on."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
+        self._reported_at = NEVER
+        self.core = ObserveCore(context.spec.names)
+
+    async def scored(self, batch: RecordBatch) -> None:
+        for record in batch.records:
+            self.core.scored(columns.decode(record.value or b""))
+        await self._report()
+        batch.finish()
+
+    async def outcomes(self, batch: RecordBatch) -> None:
+        for record in batch.records:
+            rows = columns.decode(record.value or b"")
+            if len(rows):
+                self.core.outcomes(rows)
+        batch.finish()
+
+    async def feedback(self, batch: RecordBatch) -> None:
+        for item in self._decoder.decode(batch.records).records:  # type: ignore[arg-type]
+            self._context.metrics.alert_funnel.add(1, item.action)
+            self.core.feedback(item.alert_id, item.action, item.action_time)
+        batch.finish()
+
+    async def _report(self) -> None:
+        step = self.core.watermark - self.core.watermark % REPORT_EVERY
+        if step <= self._reported_at:
+            return
+        self._reported_at = step
+        report = self.core.report()
+        self._set_gauges(report)
+        await self._context.outputs.send([Output(self._context.name("metrics"), 0, b"quality", encode(report))])
+
+    def _set_gauges(self, report: dict[str, Any]) -> None:
+        metrics = self._context.metrics
+        for role, figures in report["quality"].items():
+            metrics.average_precision.set(figures["average_precision"], role)
+            metrics.roc_auc.set(figures["roc_auc"], role)
+            metrics.calibration_error.set(figures["calibration_error"], role)
+            metrics.card_precision.set(figures["card_precision"], role)
+        for feature, measures in report["feature_drift"].items():
+            for measure, value in measures.items():
+                metrics.feature_drift.set(value, feature, measure)
+        for role, value in report["score_drift"].items():
+            metrics.score_drift.set(value, role)
+        metrics.alert_ctr.set(report["alert_ctr"])
+        metrics.alert_precision.set(report["alert_precision"])
+
+
+def attach(app: faust.App, context: StageContext) -> Observer:
+    """Read what there is to observe."""
+    observer = Observer(context)
+
+    @app.agent(batch_topic(app, context.name("scored")), name="observe-scored")
+    async def scored(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await observer.scored(batch)
+
+    @app.agent(batch_topic(app, context.name("outcomes")), name="observe-outcomes")
+    async def outcomes(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await observer.outcomes(batch)
+
+    @app.agent(batch_topic(app, context.name("feedback")), name="observe-feedback")
+    async def feedback(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            await observer.feedback(batch)
+
+    return observer

@@ -1,0 +1,97 @@
+"""A worker process: the apps of its stages, the health endpoint, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from monitoring.metrics import CONTENT_TYPE
+from streams.app import STAGES, Flow, build
+from streams.batching import transport_of
+from streams.health import HealthServer, Progress
+from streams.hosting import run_apps
+from streams.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE_SECONDS = 1.0
+
+
+async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
+    """Run the stages until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the settings cannot be carried out.
+        FraudstreamError: a stage has failed; what was not finished is read again after a restart.
+    """
+    flow = build(settings, stages)
+    health = Health(flow)
+    server = HealthServer(
+        flow.context.metrics.exposition,
+        live={"progress": health.live},
+        ready={"assigned": health.assigned, "model": health.model},
+        host=settings.worker.metrics_host,
+        port=settings.worker.metrics_port,
+        content_type=CONTENT_TYPE,
+    )
+    async with AsyncExitStack() as stack:
+        await server.start()
+        stack.push_async_callback(server.stop)
+        logger.info("metrics and health on http://%s:%d", server.host, server.port)
+        await flow.context.outputs.start()
+        stack.push_async_callback(flow.context.outputs.stop)
+        if "score" in flow.apps:
+            await flow.feed.start()
+            stack.push_async_callback(flow.feed.stop)
+        sampler = asyncio.create_task(health.sample(), name="health")
+        stack.callback(sampler.cancel)
+        await run_apps(list(flow.apps.values()), handle_signals=True)
+
+
+class Health:
+    """Samples progress for `/livez`, `/readyz` and the lag metrics."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._progress = Progress()
+        self._processed = 0
+        self._finished: dict[tuple[str, str, int], int] = {}
+
+    def live(self) -> tuple[bool, str]:
+        return self._progress.check(int(asyncio.get_event_loop().time() * 1000))
+
+    def assigned(self) -> tuple[bool, str]:
+        held = {stage: len(transport_of(app).progress()) for stage, app in self._flow.apps.items()}
+        waiting = [stage for stage, app in self._flow.apps.items() if app.consumer_generation_id < 1]
+        if waiting:
+            return False, f"not yet in the group: {', '.join(waiting)}"
+        return True, ", ".join(f"{stage} {count}" for stage, count in held.items())
+
+    def model(self) -> tuple[bool, str]:
+        if "score" not in self._flow.apps:
+            return True, "no score stage here"
+        versions = {name: snapshot.version for name, snapshot in self._flow.feed.latest.items()}
+        return True, ", ".join(f"{name} v{version}" for name, version in versions.items()) or "rules stand in"
+
+    async def sample(self) -> None:
+        """Until cancelled."""
+        metrics = self._flow.context.metrics
+        loop = asyncio.get_running_loop()
+        while True:
+            lag = 0
+            count = 0
+            for stage, app in self._flow.apps.items():
+                for tp, progress in transport_of(app).progress().items():
+                    count += 1
+                    key = (stage, tp.topic, tp.partition)
+                    done = progress.finished or 0
+                    self._processed += max(0, done - self._finished.get(key, done))
+                    self._finished[key] = done
+                    if progress.lag is not None:
+                        lag += progress.lag
+                        metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
+            metrics.assigned_partitions.set(count)
+            self._progress.sample(int(loop.time() * 1000), self._processed, lag, True)
+            await asyncio.sleep(_SAMPLE_SECONDS)
