@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,47 @@ def test_the_contract_s_own_names_need_no_mapping(tmp_path: Path) -> None:
         "V1": 1.5,
     }
     assert (second["event_time"], second["mcc"], second["V1"]) == (NOON, None, 2.0)
+
+
+def test_parquet_types_of_other_writers(tmp_path: Path) -> None:
+    """Structs, dictionaries, decimals, dates and ids that a table library made floats are read as meant."""
+    table = pa.table(
+        {
+            "transaction_id": pa.array([1.0, 2.0]),
+            "card_id": pa.array(["c1", "c1"]).dictionary_encode(),
+            "event_time": pa.array([17_622, 17_623], pa.date32()),
+            "amount": pa.array([Decimal("12.34"), Decimal("0.29")], pa.decimal128(8, 2)),
+            "currency": pa.array(["EUR", "EUR"]).dictionary_encode(),
+            "mcc": pa.array([742, 5411]),
+            "fraud": pa.array([True, False]),
+            "attributes": pa.array([{"V1": 0.5, "V2": 1}, {"V1": 1.5, "V2": 2}]),
+        }
+    )
+    first, second = read(write(table, tmp_path / "h.parquet"))
+    assert first == {
+        "transaction_id": "1",
+        "card_id": "c1",
+        "terminal_id": "",
+        "event_time": 17_622 * 86_400_000,
+        "amount_minor": 1234,
+        "currency": "EUR",
+        "mcc": "0742",
+        "V1": 0.5,
+        "V2": 1.0,
+        "fraud": True,
+    }
+    assert (second["amount_minor"], second["mcc"], second["fraud"]) == (29, "5411", False)
+
+
+def test_a_damaged_file_is_named_after_its_good_rows(tmp_path: Path) -> None:
+    """Rows before the damage are given, then the error names the file."""
+    path = write(handbook(40_000), tmp_path / "cut.csv")
+    with path.open("a") as file:
+        file.write("1,2\n")
+    batches = read_history([path])
+    assert len(next(batches)) > 0
+    with pytest.raises(HistoryError, match=r"cut\.csv"):
+        list(batches)
 
 
 def mapped(
