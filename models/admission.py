@@ -3,20 +3,23 @@
 Every row gets one status, decided in this order:
 
 * DUPLICATE: its transaction id is remembered. Nothing changes.
-* FUTURE: stamped more than `future_tolerance_ms` ahead of its Kafka record timestamp. The watermark does not move.
+* FUTURE: stamped more than `future_tolerance_ms` ahead of its Kafka record timestamp. The watermark stays.
 * LATE: below watermark - `lateness_ms`.
 * ACCEPTED: anything else; the watermark may move.
 
-The id of every row that is not a duplicate is remembered until the watermark is `horizon_ms` past what it was when the row came, or until
-`max_ids` newer ones have come. The watermark is the largest believable event time of accepted rows:
+The id of every row that is not a duplicate is remembered until the watermark is more than `horizon_ms` past
+what it was after the row, or until `max_ids` newer ones have come. The watermark is the largest believable
+event time of accepted rows:
 
-* a row up to `jump_ms` ahead moves it at once;
-* a row further ahead waits as *claim*, the watermark stays. The next row of another card that is also further ahead confirms it: the
-  watermark moves to the smaller of the two times and the larger stays a claim if it is still further ahead. A row that moves the
-  watermark in the ordinary way shows the stream to be alive where it is and voids the claim, so two odd stamps months apart confirm nothing;
-* the first accepted row sets it, on probation until a second card agrees. An accepted row of another card more than `jump_ms` behind then
-  shows the first stamp to be wrong and sets it anew: the only time the watermark steps back. (Live, the future rule has already refused
-  a first row ahead of the clock; in a replay of old data that rule cannot see it.)
+* A row up to `jump_ms` ahead moves it at once.
+* A row further ahead is a claim; the watermark waits. A row of another card that is also further ahead
+  confirms it: the watermark moves to the smaller of the two times, and the larger is judged again from
+  there. A row that moves the watermark in the ordinary way shows the stream to be alive where it is and
+  voids the claim, so two odd stamps months apart confirm nothing.
+* The first accepted row sets it, on probation until another card is accepted. If that card is more than
+  `jump_ms` behind, the first stamp was wrong and the watermark is set anew: the only time it steps back.
+  (Live, the future rule has refused a first row ahead of the clock; in a replay of old data that rule
+  cannot see it.)
 """
 
 from __future__ import annotations
@@ -33,11 +36,11 @@ ACCEPTED, LATE, FUTURE, DUPLICATE = 0, 1, 2, 3
 NO_WATERMARK = -(1 << 62)
 """The watermark before the first accepted row."""
 
-# Entries of `state`. The ids wait for expiry in a ring: `FIRST` is the place of the oldest, `HELD` their number.
-_WATERMARK, _FIRST_CARD, _PROBATION, _CLAIM, _CLAIM_CARD, _CLAIMED, _FIRST, _HELD, _FORGOTTEN = range(9)
-_STATE_SIZE = 9
+# Entries of `state`. The ids wait for expiry in a ring: _FIRST is the place of the oldest, _HELD their number.
+_WATERMARK, _FIRST_CARD, _PROBATION, _CLAIM, _CLAIM_CARD, _CLAIMED = 0, 1, 2, 3, 4, 5
+_FIRST, _HELD, _FORGOTTEN, _STATE_SIZE = 6, 7, 8, 9
 # Entries of `limits`.
-_LATENESS, _TOLERANCE, _JUMP, _HORIZON, _MAX_IDS = range(5)
+_LATENESS, _TOLERANCE, _JUMP, _HORIZON, _MAX_IDS = 0, 1, 2, 3, 4
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
@@ -61,7 +64,13 @@ class Admission:
     """
 
     def __init__(
-        self, *, lateness_ms: int, future_tolerance_ms: int, jump_ms: int, horizon_ms: int, max_ids: int = 1_000_000
+        self,
+        *,
+        lateness_ms: int,
+        future_tolerance_ms: int,
+        jump_ms: int,
+        horizon_ms: int,
+        max_ids: int = 1_000_000,
     ) -> None:
         if min(lateness_ms, future_tolerance_ms, jump_ms, horizon_ms) < 0 or max_ids < 1:
             raise ValueError("limits of admission are not negative, and max_ids is at least 1")
@@ -129,7 +138,9 @@ class Admission:
         """Room for that many more ids, or for `max_ids`."""
         wanted = min(self.n_ids + rows, int(self._limits[_MAX_IDS]))
         if wanted > len(self._ring_ids):
-            capacity = min(max(wanted, len(self._ring_ids) + len(self._ring_ids) // 4), int(self._limits[_MAX_IDS]))
+            capacity = min(
+                max(wanted, len(self._ring_ids) + len(self._ring_ids) // 4), int(self._limits[_MAX_IDS])
+            )
             self._rebuild(*self._remembered(), capacity)
 
     def _remembered(self) -> tuple[Words, Ints]:
@@ -152,7 +163,9 @@ class Admission:
         ids, stamps = self._remembered()
         state = self._state.copy()
         state[_FIRST] = 0
-        return _HEADER.pack(_MAGIC, _STATE_SIZE, len(ids)) + state.tobytes() + ids.tobytes() + stamps.tobytes()
+        return (
+            _HEADER.pack(_MAGIC, _STATE_SIZE, len(ids)) + state.tobytes() + ids.tobytes() + stamps.tobytes()
+        )
 
     def load(self, data: bytes) -> None:
         """Continue where `dump` was taken; ValueError if the data is not a dump."""
@@ -166,13 +179,15 @@ class Admission:
         stamps = np.frombuffer(data, np.int64, n, _HEADER.size + 8 * size + 8 * n)
         kept = slice(max(n - int(self._limits[_MAX_IDS]), 0), n)  # the limit may have been lowered since
         self._state = state.copy()
-        self._rebuild(ids[kept], stamps[kept], max(min(1024, int(self._limits[_MAX_IDS])), kept.stop - kept.start))
+        self._rebuild(
+            ids[kept], stamps[kept], max(min(1024, int(self._limits[_MAX_IDS])), kept.stop - kept.start)
+        )
 
 
 @kernel
 def _home(key: np.uint64, capacity: int) -> int:
     mixed = (key * _MIX) >> _HALF
-    return np.int64((mixed * np.uint64(capacity)) >> _HALF)
+    return int(np.int64((mixed * np.uint64(capacity)) >> _HALF))
 
 
 @kernel
@@ -255,8 +270,17 @@ def _move_watermark(state: Ints, limits: Ints, card: int, time: int) -> None:
 
 @kernel
 def _admit(
-    ring_ids: Words, ring_stamps: Ints, table: Words, state: Ints, limits: Ints,
-    ids: Words, cards: Words, event_times: Ints, record_times: Ints, status: Bytes, watermarks: Ints,
+    ring_ids: Words,
+    ring_stamps: Ints,
+    table: Words,
+    state: Ints,
+    limits: Ints,
+    ids: Words,
+    cards: Words,
+    event_times: Ints,
+    record_times: Ints,
+    status: Bytes,
+    watermarks: Ints,
 ) -> None:
     capacity = table.shape[0]
     for r in range(ids.shape[0]):
@@ -278,13 +302,15 @@ def _admit(
         on_probation = state[_PROBATION] == 1 and np.int64(cards[r]) != state[_FIRST_CARD]
         if time > record_times[r] + limits[_TOLERANCE]:
             status[r] = FUTURE
-        elif state[_WATERMARK] != NO_WATERMARK and time < state[_WATERMARK] - limits[_LATENESS] and not (
-            on_probation and time < state[_WATERMARK] - limits[_JUMP]
+        elif (
+            state[_WATERMARK] != NO_WATERMARK
+            and time < state[_WATERMARK] - limits[_LATENESS]
+            and not (on_probation and time < state[_WATERMARK] - limits[_JUMP])
         ):
             status[r] = LATE
         else:
             status[r] = ACCEPTED
-            _move_watermark(state, limits, np.int64(cards[r]), time)
+            _move_watermark(state, limits, int(np.int64(cards[r])), time)
         watermarks[r] = state[_WATERMARK]
         if state[_HELD] == limits[_MAX_IDS]:
             _forget_oldest(ring_ids, table, state)

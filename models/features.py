@@ -1,4 +1,4 @@
-"""Assembly of the feature matrix: columns of the transaction itself, then one block per entity, in the order of the spec."""
+"""Assembly of the feature matrix: columns of the transaction itself, then a block per entity, as in the spec."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _NIGHT_ENDS = 6  # the Handbook's night: hours 0 to 6 UTC
 def transaction_features(
     amount: Floats, event_time: Ints, attributes: Floats, calendar: Sequence[str] = CALENDAR_COLUMNS
 ) -> Floats:
-    """Columns that need no state: amount, sign(amount) ln(1 + |amount|), the calendar columns asked for, attributes.
+    """Columns that need no state: amount, sign(amount) ln(1 + |amount|), the calendar columns asked for,
+    attributes.
 
     Args:
         amount: f64[n], major units.
@@ -51,11 +52,13 @@ def transaction_features(
 
 
 def assemble(spec: FeatureSpec, transaction: Floats, blocks: Sequence[Floats]) -> Floats:
-    """The feature matrix f64[n, len(spec.names)] from the transaction columns and one block per entity of the spec."""
+    """The matrix f64[n, len(spec.names)] from the transaction columns and one block per entity."""
     parts = [transaction, *blocks]
     widths = [len(spec.transaction_names), *(len(entity.names) for entity in spec.entities)]
     if [part.shape[1] for part in parts] != widths:
-        raise ValueError(f"blocks are {[part.shape[1] for part in parts]} columns wide, the spec says {widths}")
+        raise ValueError(
+            f"blocks are {[part.shape[1] for part in parts]} columns wide, the spec says {widths}"
+        )
     return np.hstack(parts)
 
 

@@ -1,8 +1,8 @@
 """The feature spec: which entities, windows and aggregates become which columns, in which order.
 
-A spec is built from a plain mapping (a parsed TOML table) by `FeatureSpec.from_mapping`, or is `FeatureSpec.default()`.
-It is immutable; `names` is the column order of every feature matrix and `digest` identifies it in scores and models.
-What each aggregate means is stated in docs/features.md.
+A spec is built from a plain mapping (a parsed TOML table) by `FeatureSpec.from_mapping`, or is
+`FeatureSpec.default()`. It is immutable; `names` is the column order of every feature matrix and `digest`
+identifies it in scores and models. What each aggregate means is stated in docs/features.md.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def format_duration(ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One aggregate of an entity and the windows (ms, ascending) it has a column for; none if it has no window."""
+    """An aggregate of an entity and the windows (ms, ascending) it has columns for, if it is windowed."""
 
     kind: str
     windows: tuple[int, ...] = ()
@@ -91,7 +91,11 @@ class Aggregate:
     @property
     def distinct_field(self) -> str | None:
         """The transaction field counted by a `distinct_<plural>` aggregate, else None."""
-        return DISTINCT_FIELDS.get(self.kind.removeprefix("distinct_")) if self.kind.startswith("distinct_") else None
+        return (
+            DISTINCT_FIELDS.get(self.kind.removeprefix("distinct_"))
+            if self.kind.startswith("distinct_")
+            else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
