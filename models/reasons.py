@@ -2,8 +2,9 @@
 
 A feature's contribution is the score minus the score with that feature put to its reference value, the mean
 over the outcomes the model learned from. It needs nothing of the scorer but ``score``, and costs n_features +
-1 scores per explained row: meant for alerts, not for every transaction. Features that stand for the same thing share the
-contribution or hide one another's; the order is a hint for an analyst, not an attribution with axioms.
+1 scores per explained row: meant for alerts, not for every transaction. Features that stand for the same
+thing share the contribution or hide one another's; the order is a hint for an analyst, not an attribution
+with axioms.
 
 Zeiler, Fergus: Visualizing and understanding convolutional networks, ECCV 2014 (occlusion).
 """

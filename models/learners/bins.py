@@ -36,7 +36,10 @@ class Bins:
         if not self.edges:
             return [0.0]
         e = self.edges
-        inner = [a / 2 + b / 2 for a, b in pairwise(e)]
+        halves = ((a, a / 2 + b / 2, b) for a, b in pairwise(e))
+        inner = [
+            m if a <= m < b else a for a, m, b in halves
+        ]  # between neighbouring floats there is no middle
         return [float(np.nextafter(e[0], -np.inf)), *inner, e[-1]]
 
 
@@ -69,7 +72,8 @@ def _quantiles(values: Floats, n: int) -> set[float]:
     picked = ordered[(np.arange(1, n) * len(ordered)) // n]
     # An edge at the value begins a bin with it; the edge after it ends that bin when the value occurs often.
     often = picked[:-1][np.diff(picked) == 0]
-    edges = np.concatenate([picked, np.nextafter(often, np.inf)])
+    with np.errstate(over="ignore"):  # just above the largest float is infinity, dropped below
+        edges = np.concatenate([picked, np.nextafter(often, np.inf)])
     low = ordered[0]
     return {float(e) for e in edges if e > low and np.isfinite(e)}
 

@@ -76,9 +76,9 @@ class BinnedScorer:
     """``sigmoid(intercept + Σ weight[bin of feature] + Σ cross_weight[coarse bins of two features])``.
 
     With k features, e edges in all and c crosses: the edges of feature j are ``edges[start[j]:start[j + 1]]``
-    (ascending), it has one bin more than edges, and its bins lie in ``weight`` and ``coarse`` from ``start[j]
-    + j`` on. ``coarse`` maps a bin to one of ``n_coarse[j]`` coarse ones; cross ``i`` of features ``a`` and ``b`` has its
-    ``n_coarse[a] * n_coarse[b]`` weights from ``cross_start[i]`` on.
+    (ascending), it has one bin more than edges, and its bins lie in ``weight`` and ``coarse`` from
+    ``start[j] + j`` on. ``coarse`` maps a bin to one of ``n_coarse[j]`` coarse ones; cross ``i`` of features
+    ``a`` and ``b`` has its ``n_coarse[a] * n_coarse[b]`` weights from ``cross_start[i]`` on.
     """
 
     kind: ClassVar[str] = "binned"

@@ -35,6 +35,19 @@ class Rule:
     divisor: str | None = None
 
 
+DEFAULT_RULES = (
+    Rule("amount", 200.0, 2.5),
+    Rule("card_amount_over_mean_30d", 4.0, 2.5),
+    Rule("card_amount_over_mean_7d", 4.0, 1.0),
+    Rule("card_count_1h", 4.0, 1.0),
+    Rule("card_distinct_countries_24h", 1.0, 1.0),
+    Rule("terminal_risk_7d", 0.2, 2.5),
+    Rule("terminal_risk_30d", 0.1, 1.5),
+    Rule("terminal_known_frauds_7d", 1.0, 1.5),
+)
+"""Rules over the default feature spec; amounts in major units. Odds are an analyst's guess, to be outlived."""
+
+
 @dataclass(frozen=True, slots=True)
 class RulesScorer:
     """Sum of log odds of the rules that fire, on top of a base rate, as a probability.
@@ -53,7 +66,9 @@ class RulesScorer:
     log_odds: Floats
 
     @classmethod
-    def build(cls, names: Sequence[str], rules: Sequence[Rule], base_rate: float = 0.005) -> Self:
+    def build(
+        cls, names: Sequence[str], rules: Sequence[Rule] = DEFAULT_RULES, base_rate: float = 0.005
+    ) -> Self:
         """A scorer over features in the order of ``names``; rules about features that are not there are left
         out.
 

@@ -1,0 +1,218 @@
+"""Snapshots: the round trip, and bytes that are not what they should be."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import snapshot as snapshots
+from models.learners.registry import LEARNERS
+from models.scorers.rules import Rule, RulesScorer
+from models.snapshot import (
+    GoldenMismatchError,
+    Snapshot,
+    SnapshotDamagedError,
+    SnapshotError,
+    SpecMismatchError,
+    UnknownScorerError,
+    decode,
+    encode,
+    make,
+)
+from tests.models.learner_contract import NAMES, teach, unseen
+
+SPEC = "0123456789abcdef"
+
+
+def of_learner(kind: str) -> Snapshot:
+    learner = teach(LEARNERS[kind](NAMES), 900)
+    return make(
+        learner.freeze(),
+        name=kind,
+        version=3,
+        spec_digest=SPEC,
+        created_at_event_time=1_530_000_000_000,
+        n_learned=learner.n_learned,
+        reference=learner.reference,
+        golden_x=learner.recent,
+        river="0.26.1",
+        offsets={"outcomes/0": 17},
+        metrics={"average_precision": 0.5},
+    )
+
+
+SNAPSHOTS = {kind: of_learner(kind) for kind in LEARNERS}
+RULES = make(RulesScorer.build(["a", "b"], [Rule("a", 1.0, 2.0)]), name="rules", version=0, spec_digest=SPEC)
+ENCODED = encode(RULES)
+
+
+def changed(path: list[str], value: object, *, drop: bool = False, resign: bool = True) -> bytes:
+    """The rules snapshot with one field changed, its digest made right again."""
+    document: dict[str, Any] = json.loads(ENCODED)
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    if drop:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    if resign and path != ["sha256"]:
+        content = {k: v for k, v in document.items() if k not in ("sha256", "signature")}
+        document["sha256"] = snapshots._digest(content)
+    return json.dumps(document).encode()
+
+
+def packed(array: np.ndarray[Any, Any]) -> dict[str, object]:
+    raw = base64.b64encode(zlib.compress(array.tobytes())).decode()
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": raw}
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_round_trip(kind: str) -> None:
+    """What was frozen comes back whole and scores the same to the bit; encoding is deterministic."""
+    snapshot = SNAPSHOTS[kind]
+    data = encode(snapshot)
+    back = decode(data, SPEC)
+    np.testing.assert_array_equal(back.scorer.score(unseen()), snapshot.scorer.score(unseen()))
+    np.testing.assert_array_equal(back.reference, snapshot.reference)
+    for name in ("name", "version", "kind", "spec_digest", "created_at_event_time", "n_learned", "river"):
+        assert getattr(back, name) == getattr(snapshot, name)
+    assert (back.offsets, back.metrics) == (snapshot.offsets, snapshot.metrics)
+    assert len(back.sha256) == 64
+    assert encode(back) == data == encode(snapshot)
+
+
+def test_another_spec_is_refused() -> None:
+    """A model of another feature spec is refused by name; without a spec to hold it to it is accepted."""
+    with pytest.raises(SpecMismatchError, match=SPEC):
+        decode(ENCODED, "another")
+    assert decode(ENCODED).spec_digest == SPEC
+
+
+def test_unknown_kind_and_format_are_refused() -> None:
+    """A kind or format of a newer writer is told apart from damage."""
+    with pytest.raises(UnknownScorerError, match="quantum"):
+        decode(changed(["kind"], "quantum"), SPEC)
+    with pytest.raises(UnknownScorerError, match="format"):
+        decode(changed(["format"], 99), SPEC)
+
+
+def test_other_arithmetic_is_refused() -> None:
+    """A process that does not compute the expected scores refuses the model."""
+    scores = RULES.golden_scores + 1e-9
+    with pytest.raises(GoldenMismatchError, match="off by"):
+        decode(changed(["golden_scores"], packed(scores)), SPEC)
+
+
+def test_a_changed_weight_is_refused() -> None:
+    """A tampered number fails the digest; with a digest of its own it fails the golden vectors."""
+    weights = packed(np.array([-3.0]))
+    with pytest.raises(SnapshotDamagedError, match="digest"):
+        decode(changed(["arrays", "log_odds"], weights, resign=False), SPEC)
+    x = np.array([[2.0, 0.0]])
+    golden = make(RULES.scorer, name="rules", version=0, spec_digest=SPEC, golden_x=x)
+    document = json.loads(encode(golden))
+    document["arrays"]["log_odds"] = weights
+    document["sha256"] = snapshots._digest(
+        {k: v for k, v in document.items() if k not in ("sha256", "signature")}
+    )
+    with pytest.raises(GoldenMismatchError):
+        decode(json.dumps(document).encode(), SPEC)
+
+
+def test_signature_travels_outside_the_digest() -> None:
+    """A signature may be added later without changing the digest."""
+    signed = changed(["signature"], "ed25519:abc", resign=False)
+    assert decode(signed, SPEC).signature == "ed25519:abc"
+    assert decode(signed).sha256 == decode(ENCODED).sha256
+
+
+BOMB = {
+    "dtype": "<f8",
+    "shape": [1],
+    "data": base64.b64encode(zlib.compress(bytes(50_000_000))).decode(),
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff\xfe", id="not text"),
+        pytest.param(b"[]", id="no object"),
+        pytest.param(b"{}", id="nothing in it"),
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(ENCODED[:-20], id="cut off"),
+        pytest.param(ENCODED.replace(b'"version":0', b'"version":NaN'), id="NaN"),
+        pytest.param(changed(["version"], True), id="bool for a number"),
+        pytest.param(changed(["version"], "1"), id="text for a number"),
+        pytest.param(changed(["name"], None), id="no name"),
+        pytest.param(changed(["sha256"], "0" * 64), id="wrong digest"),
+        pytest.param(changed(["sha256"], None), id="no digest"),
+        pytest.param(changed(["arrays", "feature"], 0, drop=True), id="array missing"),
+        pytest.param(changed(["arrays"], []), id="arrays no object"),
+        pytest.param(changed(["arrays", "log_odds"], BOMB), id="more bytes than its shape"),
+        pytest.param(changed(["arrays", "log_odds", "shape"], [10**12]), id="shape too large"),
+        pytest.param(changed(["arrays", "log_odds", "shape"], [-1]), id="negative shape"),
+        pytest.param(changed(["arrays", "log_odds", "shape"], [2]), id="fewer bytes than its shape"),
+        pytest.param(changed(["arrays", "log_odds", "shape"], [[1]]), id="shape no numbers"),
+        pytest.param(changed(["arrays", "log_odds", "shape"], []), id="no dimensions"),
+        pytest.param(changed(["arrays", "log_odds", "dtype"], "|O"), id="objects"),
+        pytest.param(changed(["arrays", "log_odds", "data"], "§"), id="no base64"),
+        pytest.param(changed(["arrays", "log_odds", "data"], "AAAA"), id="no zlib"),
+        pytest.param(changed(["arrays", "log_odds"], packed(np.array([np.nan]))), id="NaN in an array"),
+        pytest.param(changed(["arrays", "feature"], packed(np.array([7], np.int32))), id="out of bounds"),
+        pytest.param(changed(["golden_x"], packed(np.zeros((0, 2)))), id="no golden rows"),
+        pytest.param(changed(["golden_x"], packed(np.zeros((1, 3)))), id="golden rows too wide"),
+        pytest.param(changed(["header", "width"], 2.5), id="header of wrong type"),
+        pytest.param(changed(["offsets"], {"t/0": "x"}), id="offset no number"),
+    ],
+)
+def test_damaged_is_refused(data: bytes) -> None:
+    """Whatever is wrong with the bytes, the error is the named one."""
+    with pytest.raises(SnapshotDamagedError):
+        decode(data, SPEC)
+
+
+@given(data=st.binary(max_size=200))
+def test_any_bytes_raise_the_named_error(data: bytes) -> None:
+    """Random bytes never raise anything else."""
+    with pytest.raises(SnapshotError):
+        decode(data, SPEC)
+
+
+@given(at=st.integers(0, len(ENCODED) - 1), byte=st.integers(0, 255))
+@settings(max_examples=200)
+def test_one_changed_byte_is_noticed(at: int, byte: int) -> None:
+    """A changed byte is refused, unless it changes white space or the signature only."""
+    data = bytearray(ENCODED)
+    data[at] = byte
+    try:
+        back = decode(bytes(data), SPEC)
+    except SnapshotError:
+        return
+    assert back.sha256 == decode(ENCODED).sha256
+
+
+def test_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents and arrays beyond the limits are refused before they fill the memory."""
+    monkeypatch.setattr(snapshots, "MAX_DOCUMENT_BYTES", len(ENCODED) - 1)
+    with pytest.raises(SnapshotDamagedError, match="bytes"):
+        decode(ENCODED)
+    monkeypatch.setattr(snapshots, "MAX_DOCUMENT_BYTES", len(ENCODED))
+    monkeypatch.setattr(snapshots, "MAX_ARRAY_BYTES", 10)
+    with pytest.raises(SnapshotDamagedError, match="more than"):
+        decode(ENCODED)
+
+
+def test_figures_that_are_not_finite_do_not_encode() -> None:
+    """A NaN metric is an error of the writer, not of every reader."""
+    with pytest.raises(ValueError, match="JSON"):
+        encode(make(RULES.scorer, name="r", version=1, spec_digest=SPEC, metrics={"ap": float("nan")}))
