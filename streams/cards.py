@@ -84,7 +84,7 @@ def _redact_run(match: re.Match[str]) -> str:
 
 
 def _spans(run: str) -> Iterator[tuple[int, int]]:
-    """The parts of a run of digits and separators that may be card numbers, from the left, some overlapping."""
+    """The parts of a run of digits and separators that may be card numbers; some overlap."""
     groups = [match.span() for match in _GROUP.finditer(run)]
     digits = _STRIP.sub("", run)
     offsets = [0, *accumulate(end - start for start, end in groups)]

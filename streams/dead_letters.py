@@ -1,9 +1,10 @@
 """Dead letters: what could not be used, as it came, with the reason in headers; and when to stop instead.
 
-Key, value and headers are the original bytes, on the partition number of the source, so that a dead letter can
-be published again as it is. Three exceptions, each told by a header: card numbers, verification codes, track data
-and PINs are redacted (`fraud-dlq-redacted`), a value too large for the broker is cut (`fraud-dlq-truncated`: its
-length before), and headers too large are left out (`fraud-dlq-headers-dropped`: their number).
+Key, value and headers are the original bytes, on the partition number of the source, so that a dead
+letter can be published again as it is. Three exceptions, each told by a header: card numbers,
+verification codes, track data and PINs are redacted (`fraud-dlq-redacted`), a value too large for the
+broker is cut (`fraud-dlq-truncated`: its length before), and headers too large are left out
+(`fraud-dlq-headers-dropped`: their number).
 
 The error context uses the names of Kafka Connect, which existing tools read, without payload or stack trace.
 """
@@ -107,7 +108,7 @@ def _size(headers: list[tuple[str, bytes]]) -> int:
 class DeadLetterLimit:
     """Stops where most records are bad: then the producer is at fault, or this configuration.
 
-    A burst of bad records among good ones never reaches it, nor does a small number of records of whatever kind.
+    A burst of bad records among good ones never reaches it, nor does a small number of records of any kind.
 
     Args:
         ratio: the largest share of dead letters among the last records.

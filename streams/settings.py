@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streams.errors import SettingsError
 from streams.sections import (
+    DURATION,
     Alignment,
     Broker,
     Input,
@@ -30,10 +31,14 @@ from streams.sections import (
     Topics,
     Worker,
 )
+from streams.times import duration_text
 
 PREFIX = "FRAUD_"
 CONFIG_VARIABLE = "FRAUD_CONFIG"
 """Environment variable with the path of the TOML file; the flag --config wins."""
+
+TEST_PREFIX = "FRAUD_TEST_"
+"""Variables for the test suite, which are no settings."""
 
 _DECIDING = ("features", "time", "labels", "models", "policy")
 _FREE = ("features",)
@@ -71,8 +76,48 @@ class Settings(Section):
         return sha256(canonical.encode()).hexdigest()[:16]
 
     def shown(self) -> dict[str, Any]:
-        """The settings as plain JSON values, secrets hidden; durations are milliseconds."""
-        return self.model_dump(mode="json")
+        """The settings as plain values, secrets hidden, durations as text."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        for section, kind in type(self).model_fields.items():
+            for name, field in getattr(kind.annotation, "model_fields", {}).items():
+                if DURATION in field.metadata:
+                    plain[section][name] = duration_text(plain[section][name])
+        return plain
+
+    def as_toml(self) -> str:
+        """The settings as a TOML file that loads to the same settings, but for hidden secrets."""
+        return _toml(self.shown())
+
+
+def _toml(table: Mapping[str, Any]) -> str:
+    """TOML of nested plain values: tables as sections, what stands in lists inline."""
+    lines: list[str] = []
+
+    def write(part: Mapping[str, Any], path: str) -> None:
+        plain = {name: item for name, item in part.items() if not isinstance(item, dict)}
+        if path and (plain or not part):
+            lines.append(f"\n[{path}]")
+        lines.extend(f"{_toml_key(name)} = {_toml_value(item)}" for name, item in plain.items())
+        for name, item in part.items():
+            if isinstance(item, dict):
+                write(item, f"{path}.{_toml_key(name)}" if path else _toml_key(name))
+
+    write(table, "")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _toml_key(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
+
+
+def _toml_value(item: object) -> str:
+    if isinstance(item, dict):
+        return (
+            "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(each)}" for name, each in item.items()) + "}"
+        )
+    if isinstance(item, list | tuple):
+        return "[" + ", ".join(map(_toml_value, item)) + "]"
+    return json.dumps(item, ensure_ascii=False)
 
 
 def load(
@@ -98,7 +143,7 @@ def load(
         for key, value in _leaves(_read_file(Path(file))):
             _put(merged, origins, key, value, f"in {file}")
     for name in sorted(variables):
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not name.startswith(TEST_PREFIX):
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
             _check_known(key, f"environment variable {name}")
             _put(merged, origins, key, _environment_value(key, variables[name]), f"in {name}")

@@ -26,9 +26,7 @@ def letter(source: Source, rejection: Rejection = BAD, max_bytes: int = 1_000_00
 
 def card_number(generator: random.Random, length: int) -> str:
     """A number of a card network's range with its check digit."""
-    start = {13: "4", 14: "36", 15: "34", 19: "62"}.get(length) or generator.choice(
-        ["4", "51", "2221", "6011"]
-    )
+    start = {13: "4", 14: "36", 15: "34", 19: "62"}.get(length) or generator.choice(["4", "51", "2221", "60"])
     body = start + "".join(generator.choice("0123456789") for _ in range(length - 1 - len(start)))
     return next(body + digit for digit in "0123456789" if luhn(body + digit))
 
