@@ -234,7 +234,7 @@ class ApacheKafka:
         file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [*self._java(jars), "kafka.tools.StorageTool", "format"]
-        command += ["--cluster-id", cluster, "--config", str(file)]
+        command += [f"--cluster-id={cluster}", "--config", str(file)]  # the id may begin with a dash
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
             raise KafkaFailed(f"formatting the log directory failed:\n{done.stdout}{done.stderr}")
