@@ -1,12 +1,12 @@
 """A seeded stream of card transactions with several kinds of fraud, in event order.
 
 Terminals lie on a circle, cards live at a place of it and buy near home, sometimes far away, sometimes online
-(the terminals of the first percent). Times follow the hours of the day. Four patterns of fraud run side by
-side:
+(the terminals of the first percent). Times follow the hours of the day. Four patterns of fraud run
+side by side:
 
 * `LARGE`: a single purchase far above what the card spends;
-* `TERMINAL`: a terminal is skimmed for three weeks, most of what happens there is fraud;
-* `CARD`: a card's data is stolen; for twelve days a third of its purchases are inflated and made far away;
+* `TERMINAL`: a terminal is skimmed for four weeks, nearly all of what happens there is fraud;
+* `CARD`: a card's data is stolen; for twelve days two in five of its purchases are far away and inflated;
 * `TESTING`: a burst of tiny purchases on one online terminal within minutes, then one large purchase.
 
 With drift, from the middle of the stream on, genuine amounts rise, large frauds hide below the old ones, card
@@ -34,10 +34,10 @@ _CATEGORIES = ("5411", "5812", "5541", "5912", "5651", "5732", "4111", "7011", "
 # Purchases by hour of the day, relative.
 _HOURS = (1, 0.6, 0.4, 0.3, 0.4, 1, 2.5, 5, 7, 8, 8.5, 9, 10, 9, 8, 8, 8.5, 9.5, 10, 9, 7, 5, 3.5, 2)
 
-_TERMINAL_DAYS, _CARD_DAYS = 21, 12
+_TERMINAL_DAYS, _CARD_DAYS = 28, 12
 # Shares of terminals and cards compromised at any time, and of transactions that start one of the other
 # patterns.
-_TERMINALS_COMPROMISED, _CARDS_COMPROMISED = 0.007, 0.009
+_TERMINALS_COMPROMISED, _CARDS_COMPROMISED = 0.006, 0.007
 _LARGE_SHARE, _TESTING_SHARE, _REPORTED_SHARE = 0.0006, 0.00015, 0.97
 
 
@@ -83,9 +83,9 @@ class Simulator:
         self._spend = random.normal(3.2, 0.6, cards)
         activity = np.cumsum(random.gamma(2.0, 1.0, cards))
         self._activity = activity / activity[-1]
-        self._priciness = random.normal(0.0, 0.35, terminals)
+        self._priciness = random.normal(0.0, 0.25, terminals)
         self._category = random.integers(0, len(_CATEGORIES), terminals)
-        self._skim_share = random.uniform(0.5, 0.95, terminals)
+        self._skim_share = random.uniform(0.8, 1.0, terminals)
         self._skimmed = self._compromise(random, terminals, _TERMINALS_COMPROMISED, _TERMINAL_DAYS)
         # Nobody skims an online shop; and the popular ones would decide the share of frauds by themselves.
         self._skimmed[: self._online] = _FOREVER
@@ -146,15 +146,15 @@ class Simulator:
         drifted = self._drifted(time)
         card = np.searchsorted(self._activity, random.random(rows), side="right")
         terminal = self._places(random, card)
-        amount = np.exp(self._spend[card] + self._priciness[terminal] + random.normal(0.0, 0.55, rows))
+        amount = np.exp(self._spend[card] + self._priciness[terminal] + random.normal(0.0, 0.45, rows))
         amount *= np.where(drifted, 1.3, 1.0)
         pattern = np.zeros(rows, dtype=np.int64)
         chance = random.random(rows)
 
         stolen_for = time - self._stolen[card]
-        stolen = (stolen_for >= 0) & (stolen_for < _CARD_DAYS * DAY) & (chance < 1 / 3)
+        stolen = (stolen_for >= 0) & (stolen_for < _CARD_DAYS * DAY) & (chance < 0.4)
         pattern[stolen] = CARD
-        amount[stolen] *= np.where(drifted[stolen], 2.0, random.uniform(3.0, 6.0, int(stolen.sum())))
+        amount[stolen] *= np.where(drifted[stolen], 3.0, random.uniform(5.0, 10.0, int(stolen.sum())))
         terminal[stolen] = random.integers(0, self.simulation.terminals, int(stolen.sum()))
 
         skimmed_for = time - self._skimmed[terminal]
@@ -164,7 +164,7 @@ class Simulator:
 
         large = (random.random(rows) < _LARGE_SHARE) & (pattern == GENUINE)
         pattern[large] = LARGE
-        amount[large] = random.uniform(250, 900, int(large.sum())) * np.where(drifted[large], 0.5, 1.0)
+        amount[large] = random.uniform(350, 1200, int(large.sum())) * np.where(drifted[large], 0.5, 1.0)
         return time, card, terminal, amount, pattern
 
     def _testing(
