@@ -1,14 +1,14 @@
-"""The Faust consumer under the batch transport: hands out batches, commits what is finished, follows rebalances."""
+"""The Faust consumer under the batch transport: hands out batches, commits them, follows rebalances."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-import faust
 from aiokafka.errors import ConsumerStoppedError
+from faust.exceptions import ImproperlyConfigured
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -44,7 +44,11 @@ class BatchConsumer(driver.Consumer):
         self._restore: asyncio.Task[None] | None = None
         self._paused: set[TP] = set()
         self._seeks: dict[TP, int] = {}
+        self._unspoilt: Partitions = (
+            frozenset()
+        )  # of these, what survived the last revocation with valid state
         self._generation = -1
+        self._epoch = 0  # counts revocations
         self._open = False  # from the committed offsets being known until the next revocation
         self._fetching: frozenset[TP] | None = None
         self._changed = asyncio.Event()
@@ -58,7 +62,7 @@ class BatchConsumer(driver.Consumer):
         names = set(topics)
         strangers = names - self.transport.topics
         if strangers:
-            raise faust.ImproperlyConfigured(f"not declared with batch_topic: {', '.join(sorted(strangers))}")
+            raise ImproperlyConfigured(f"not declared with batch_topic: {', '.join(sorted(strangers))}")
         await super().subscribe(names)
 
     # Delivery
@@ -76,18 +80,20 @@ class BatchConsumer(driver.Consumer):
                     await self._wait_for_change(1.0)
                     continue
                 self._fetching = frozenset(wanted)
+                epoch = self._epoch
                 try:
                     slices = await self._thread.call(
                         self._thread.fetch(wanted, self.options.max_batch, 1.0, self._thread.wakes)
                     )
                 finally:
                     self._fetching = None
-                for piece in slices:
-                    # What is fetched and not delivered is not lost: flow stops for a rebalance or for good,
-                    # and after a rebalance positions start from the committed offsets.
-                    if not self._open or not self.flow_active:
-                        break
-                    await self._deliver(piece)
+                # What is fetched and not delivered is not lost: flow stops for a rebalance or for good, and
+                # after a rebalance positions start from the committed offsets.
+                messages = [
+                    message for piece in slices if (message := self._message(piece, epoch)) is not None
+                ]
+                if messages:
+                    await self.wait_first(self._deliver(messages), self.suspend_flow.wait())
         except ConsumerStoppedError:
             if not self.app.should_stop:
                 raise
@@ -98,29 +104,38 @@ class BatchConsumer(driver.Consumer):
             logger.exception("fetching failed")
             await self.crash(error)
 
-    async def _deliver(self, piece: Slice) -> None:
+    def _message(self, piece: Slice, epoch: int) -> ConsumerMessage | None:
         book = self._books.get(piece.tp)
-        if book is None or piece.tp in self._seeks:
-            return
+        if (
+            not self._open
+            or not self.flow_active
+            or epoch != self._epoch
+            or book is None
+            or piece.tp in self._seeks
+        ):
+            return None
         if not piece.records:
             book.skip_to(piece.position, piece.highwater)
-            return
+            return None
         batch = book.hand_out(piece.records, piece.position, piece.highwater)
-        last = piece.records[-1]
-        message = ConsumerMessage(
-            piece.tp.topic,
-            piece.tp.partition,
-            batch.last_offset,
-            last.timestamp / 1000.0,
-            0,
-            (),
-            None,
-            batch,
-            None,
+        return ConsumerMessage(
+            topic=batch.topic,
+            partition=batch.partition,
+            offset=batch.last_offset,
+            timestamp=piece.records[-1].timestamp / 1000,
+            timestamp_type=0,
+            headers=(),
+            key=None,
+            value=batch,
+            checksum=None,
             tp=piece.tp,
             generation_id=self.app.consumer_generation_id,
         )
-        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+
+    async def _deliver(self, messages: Sequence[ConsumerMessage]) -> None:
+        # In one go: an agent that takes groups finds the batches of all partitions waiting.
+        for message in messages:
+            await self.callback(message)
 
     def _wanted(self) -> dict[TP, int | None]:
         if not self._open:
@@ -134,17 +149,15 @@ class BatchConsumer(driver.Consumer):
         }
 
     def _on_change(self) -> None:
-        """A batch is finished, a hold is released, a seek is wanted, the flow changes: look again at what to
-        fetch.
-        """
+        """Something is finished, resumed or to be read again: look again at what to fetch."""
         self._changed.set()
         if self._fetching is not None and (self._seeks or not self._fetching.issuperset(self._wanted())):
             self._thread.wake()
 
-    async def _wait_for_change(self, timeout: float) -> None:
+    async def _wait_for_change(self, seconds: float) -> None:
         self._changed.clear()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
             pass
@@ -185,15 +198,15 @@ class BatchConsumer(driver.Consumer):
                 )
                 break
             await self._wait_for_change(left)
-        await self.commit()
+        if not self.app.crashed:
+            await self.commit()
 
     async def on_stop(self) -> None:
-        await self.commit()
+        if not self.app.crashed:  # a crash ends the thread that commits, too
+            await self.commit()
 
     async def perform_seek(self) -> None:
-        """Called by Faust when a new assignment is about to flow; aiokafka has its own committed positions
-        already.
-        """
+        """Called by Faust when a new assignment is about to flow; aiokafka has set the positions itself."""
         for tp, offset in (
             await self._thread.call(self._thread.committed_offsets(list(self._books)))
         ).items():
@@ -214,6 +227,7 @@ class BatchConsumer(driver.Consumer):
         self._changed.set()
         await super().on_partitions_revoked(revoked)
         self._open = False
+        self._epoch += 1
         if self._restore is not None:
             self._restore.cancel()
             await asyncio.gather(self._restore, return_exceptions=True)
@@ -222,26 +236,29 @@ class BatchConsumer(driver.Consumer):
         clean = {
             tp for tp, book in self._books.items() if not book.started_batches() and book.committable is None
         }
-        self._announced_clean = self._announced & clean - self._restoring
+        self._unspoilt = self._announced & (clean - self._restoring)
         for book in self._books.values():
             book.close()
         self._books = {}
         self._seeks.clear()
 
-    _announced_clean: Partitions = frozenset()
-
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         new = frozenset(assigned)
         # Only from one generation to the next is it certain that nobody else had the partition in between.
-        kept = self._announced_clean & new if generation_id == self._generation + 1 else frozenset()
+        kept = self._unspoilt & new if generation_id == self._generation + 1 else frozenset()
         self._generation = generation_id
         lost, self._announced = self._announced - kept, kept
         self._restoring = set(new - kept)
         self._paused &= new
         self._books = {tp: PartitionBook(tp.topic, tp.partition, changed=self._on_change) for tp in new}
-        if lost:
-            for callback in self.transport.revoked_callbacks:
+        try:
+            for callback in self.transport.revoked_callbacks if lost else ():
                 await callback(lost)
+        except Exception as error:
+            # aiokafka would log it and go on.
+            logger.exception("giving up %d partitions failed", len(lost))
+            await self.crash(error)
+            return
         if not self.transport.assigned_callbacks:
             self._announced, self._restoring = new, set()
         await super().on_partitions_assigned(assigned, generation_id)

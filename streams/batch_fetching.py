@@ -1,4 +1,4 @@
-"""Fetching slices of partitions: the aiokafka consumer under the batch transport, in a thread and loop of its own."""
+"""Fetching slices of partitions: the aiokafka consumer under the batch transport, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ class BatchingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What one partition gave to one fetch; `position` is where it goes on, past markers and compacted
-    offsets.
-    """
+    """What one partition gave to one fetch; `position` is where it goes on, past markers and gaps."""
 
     tp: TP
     records: Sequence[Record]
@@ -61,7 +59,7 @@ class HasOptions(Protocol):
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
-    """The aiokafka consumer in a thread and loop of its own, so that heartbeats go on while agents compute."""
+    """The aiokafka consumer in a thread and loop of its own: heartbeats go on while agents compute."""
 
     consumer: HasOptions
     wakes = 0  # counts calls of `wake`; a fetch that was asked for before the last one does not wait
@@ -97,9 +95,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         )
 
     async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in this thread's loop, beside the method queue: a fetch that waits must not delay a
-        commit.
-        """
+        """Run a coroutine in this thread's loop, beside Faust's queue: a waiting fetch delays no commit."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.thread_loop))
 
     def wake(self) -> None:
@@ -108,15 +104,20 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         if not self.thread_loop.is_closed():
             self.thread_loop.call_soon_threadsafe(self._end_wait)
 
+    def _stopped_set(self) -> None:
+        if not self.thread_loop.is_closed():  # it is when the app has crashed
+            super()._stopped_set()
+
     def _end_wait(self) -> None:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
     async def fetch(
-        self, wanted: Mapping[TP, int | None], max_records: int, timeout: float, wakes: int
+        self, wanted: Mapping[TP, int | None], max_records: int, wait: float, wakes: int
     ) -> list[Slice]:
-        """At most one slice of each partition in `wanted` (with the position known so far), waiting up to
-        `timeout` s for the first.
+        """At most one slice of each partition in `wanted` (partition → position known so far).
+
+        Waits up to `wait` seconds for the first, or until `wake`.
         """
         consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
@@ -133,7 +134,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                 try:
                     arrival = fetcher._create_fetch_waiter()
                     await asyncio.wait(
-                        {arrival, self._woken}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                        {arrival, self._woken}, timeout=wait, return_when=asyncio.FIRST_COMPLETED
                     )
                     if arrival.done():
                         arrival.result()  # raises what the fetcher has met

@@ -17,11 +17,14 @@ durable:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
+from faust.exceptions import ImproperlyConfigured
+from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
@@ -110,13 +113,20 @@ class BatchTransport(driver.Transport):
 
 
 class _BatchSchema(faust.Schema):
-    """Passes the batch on as the event's value; records are decoded, and rejected, one by one in the agent."""
+    """Passes the batch on as the event's value: the agent decodes, and rejects, record by record."""
 
     def compile(self, app: AppT, **_: Any) -> Callable[..., Awaitable[EventT]]:
         async def decode(message: Message, *, propagate: bool = False) -> EventT:
             return cast("EventT", app.create_event(None, message.value, None, message))
 
         return decode
+
+
+class _NoTables(TableManager):
+    """Faust waits a second for tables to be declared before it joins the group; these apps have none."""
+
+    async def sleep(self, n: Any, **_: Any) -> None:
+        await asyncio.sleep(0)
 
 
 def install(app: AppT, broker: str, options: BatchingOptions | None = None) -> BatchTransport:
@@ -138,6 +148,9 @@ def transport_of(app: AppT) -> BatchTransport:
 def batch_topic(app: AppT, *names: str) -> TopicT:
     """A Faust topic whose events are `RecordBatch`es of the named topics."""
     transport = transport_of(app)
+    if taken := transport.topics & set(names):
+        # Two agents would share each batch: the first to finish it would commit over the other.
+        raise ImproperlyConfigured(f"an app reads a topic with one agent only: {', '.join(sorted(taken))}")
     transport.topics.update(names)
     # Faust acknowledges in a `finally`, also when the agent has raised: acks=False takes it out of the matter
     # altogether.
@@ -204,6 +217,7 @@ def create_app(
         topic_allow_declare=False,
         table_standby_replicas=0,
         stream_recovery_delay=0.0,
+        TableManager=_NoTables,
         # An exception in an agent ends the app; Faust's default restarts the agent behind the failed batch.
         agent_supervisor=CrashingSupervisor,
         consumer_auto_offset_reset="earliest",

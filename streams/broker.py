@@ -104,7 +104,7 @@ class EmbeddedBroker:
         return self
 
     def stop(self, *, timeout: float = 5.0) -> None:
-        """Terminate the broker, kill it when it has not ended within `timeout` seconds. Its topics are gone."""
+        """Terminate the broker, kill it if it has not ended within `timeout` seconds. Its topics are gone."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()

@@ -1,20 +1,15 @@
-"""Several Faust apps in one process and one event loop: started together, stopped together, ended by a signal
-or by the first crash.
-"""
+"""Several Faust apps in one event loop: started together, ended by a signal or by the first crash."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import faust
 
 from streams.errors import FraudstreamError
-
-logger = logging.getLogger(__name__)
 
 
 class AppCrashed(FraudstreamError):
@@ -22,15 +17,12 @@ class AppCrashed(FraudstreamError):
 
     def __init__(self, app_id: str, cause: BaseException | None) -> None:
         self.app_id = app_id
-        super().__init__(
-            f"{app_id} stopped by {type(cause).__name__}: {cause}" if cause else f"{app_id} stopped by itself"
-        )
+        reason = "by itself" if cause is None else f"by {type(cause).__name__}: {cause}"
+        super().__init__(f"{app_id} was stopped {reason}")
 
 
 class StopTimedOut(FraudstreamError):
-    """Look for a blocked agent: the apps were asked to stop and did not; what was not committed is read
-    again.
-    """
+    """End the process with `os._exit`: an agent blocks, and the threads of its app would keep it alive."""
 
 
 async def run_apps(
@@ -40,48 +32,56 @@ async def run_apps(
     handle_signals: bool = False,
     stop_within: float = 9.0,
 ) -> None:
-    """Run `apps` until `stop` is set, then let agents finish what they are working on, commit, and leave the
-    groups.
+    """Run `apps` until `stop` is set, let agents finish what they work on, commit, leave the groups.
 
     With `handle_signals`, SIGTERM and SIGINT set `stop`.
 
     Raises:
-        AppCrashed: an app ended by itself; the others have been stopped.
-        StopTimedOut: stopping took longer than `stop_within` seconds.
+        AppCrashed: an app failed or could not start; the others have been stopped in order.
+        StopTimedOut: stopping took more than `stop_within` seconds.
     """
-    stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
-    asked = asyncio.create_task(stop.wait())
-    try:
-        starting = asyncio.gather(*(app.start() for app in apps))
-        await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            ended = [asyncio.create_task(app.wait_until_stopped()) for app in apps]
-            waiting: set[asyncio.Future[Any]] = {*ended, asked}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.cancel()
-            await asyncio.gather(*ended, return_exceptions=True)
-        else:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-    finally:
-        asked.cancel()
+    stop = asyncio.Event() if stop is None else stop
+    with _signals(stop, handled=handle_signals):
+        lives = [asyncio.create_task(_live(app)) for app in apps]
+        asked = asyncio.create_task(stop.wait())
+        await asyncio.wait([asked, *lives], return_when=asyncio.FIRST_COMPLETED)
+        crashes = [error for life in lives if life.done() and (error := life.exception()) is not None]
+        for task in [asked, *lives]:
+            task.cancel()
+        await asyncio.gather(asked, *lives, return_exceptions=True)
         try:
             async with asyncio.timeout(stop_within):
                 await asyncio.gather(*(app.stop() for app in apps))
         except TimeoutError:
-            raise StopTimedOut(
+            late = StopTimedOut(
                 f"the apps were still running {stop_within:g} s after they were asked to stop"
-            ) from None
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
+            )
+            raise late from (crashes[0] if crashes else None)
     for app in apps:
-        if app.crashed or not stop.is_set():
-            cause = app.crash_reason
-            raise AppCrashed(app.conf.id, cause) from cause
+        if not crashes and app.crashed:  # while stopping
+            crashes.append(AppCrashed(app.conf.id, app.crash_reason))
+    if crashes:
+        raise crashes[0]
+
+
+async def _live(app: faust.App) -> None:
+    """Start `app` and wait until it ends, which it does by itself only when it fails."""
+    try:
+        await app.start()
+        await app.wait_until_stopped()
+    except Exception as error:
+        raise AppCrashed(app.conf.id, error) from error
+    raise AppCrashed(app.conf.id, app.crash_reason) from app.crash_reason
+
+
+@contextmanager
+def _signals(stop: asyncio.Event, *, handled: bool) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT) if handled else ()
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

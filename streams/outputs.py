@@ -192,6 +192,8 @@ class Outputs:
     async def _send_group(
         self, producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Output]
     ) -> int:
+        if partition not in await producer.partitions_for(topic):
+            raise SendFailed(topic, partition, "there is no such partition")
         acknowledgements: list[asyncio.Future[RecordMetadata]] = []
         try:
             batch = producer.create_batch()
@@ -249,5 +251,5 @@ class Outputs:
 
 @functools.lru_cache(maxsize=1 << 17)
 def partition_for(key: bytes, partitions: int) -> int:
-    """The partition Kafka's Java client gives to `key` among `partitions`: murmur2, sign bit cleared, modulo."""
+    """The Java client's partition of `key`: murmur2 without its sign bit, modulo `partitions`."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)

@@ -40,7 +40,9 @@ async def new_topic(broker: str, partitions: int) -> str:
     return name
 
 
-async def publish(broker: str, topic: str, values: dict[int, Sequence[bytes]], *, per_batch: int = 50) -> None:
+async def publish(
+    broker: str, topic: str, values: dict[int, Sequence[bytes]], *, per_batch: int = 50
+) -> None:
     """Append values to partitions, in record batches of at most `per_batch`."""
     async with AIOKafkaProducer(bootstrap_servers=broker, acks="all") as producer:
         for partition, records in values.items():
@@ -58,7 +60,9 @@ def numbered(partitions: int, each: int) -> dict[int, list[bytes]]:
 
 async def committed(broker: str, group: str, topic: str, partitions: int) -> list[int | None]:
     """The offsets a group has committed, by partition."""
-    async with AIOKafkaConsumer(bootstrap_servers=broker, group_id=group, enable_auto_commit=False) as consumer:
+    async with AIOKafkaConsumer(
+        bootstrap_servers=broker, group_id=group, enable_auto_commit=False
+    ) as consumer:
         tps = [TopicPartition(topic, partition) for partition in range(partitions)]
         return list(await asyncio.gather(*(consumer.committed(tp) for tp in tps)))
 
@@ -98,7 +102,9 @@ async def running(*apps: faust.App) -> AsyncIterator[asyncio.Task[None]]:
         await task
 
 
-async def until(condition: Callable[[], bool], *, watched: asyncio.Task[None] | None = None, seconds: float = 20) -> None:
+async def until(
+    condition: Callable[[], bool], *, watched: asyncio.Task[None] | None = None, seconds: float = 20
+) -> None:
     """Wait for `condition`; the end of `watched` or of the time is an error."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -57,7 +57,9 @@ def test_a_gap_in_the_middle_is_not_skipped_later() -> None:
 
 
 def test_control_markers_are_passed_in_one_commit() -> None:
-    """A marker after every ten records, 200 transactions: one commit reaches the end, marker of the last one included."""
+    """A marker after every ten records, 200 transactions: one commit reaches the end, marker of the last one
+    included.
+    """
     book = PartitionBook("t", 0)
     for transaction in range(200):
         first = transaction * 11
@@ -128,7 +130,9 @@ def test_lag_counts_from_what_is_finished_to_the_fetched_end() -> None:
 def test_the_commit_is_always_the_end_of_the_finished_prefix(
     gaps: list[tuple[int, int]], order: object
 ) -> None:
-    """Whatever the batch lengths, gaps and order of finishing, what may be committed is the end of the finished prefix."""
+    """Whatever the batch lengths, gaps and order of finishing, what may be committed is the end of the
+    finished prefix.
+    """
     book = PartitionBook("t", 0)
     handed, offset = [], 0
     for length, gap in gaps:
