@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 NAN = float("nan")
+_START = -(2**62)
 DECISIONS = ("confirmed", "dismissed")
 
 
@@ -13,7 +14,7 @@ class _Alert:
     last_action: int
     actions: set[str] = field(default_factory=set)
     decision: str = ""
-    decided_at: int = -(2**62)
+    decided_at: int = _START
 
 
 class AlertFunnel:
@@ -26,18 +27,17 @@ class AlertFunnel:
     def __init__(self, window_ms: int, capacity: int = 100_000) -> None:
         self._window_ms, self._capacity = window_ms, capacity
         self._alerts: dict[str, _Alert] = {}
-        self._watermark = -(2**62)
+        self._watermark = _START
 
-    def observe(self, alert_id: str, action: str, action_time: int, watermark: int) -> None:
-        """Takes one feedback event and moves the window to end at `watermark`; both in epoch milliseconds.
+    def observe(self, alert_id: str, action: str, action_time: int) -> None:
+        """Takes one feedback event; `action_time` in epoch milliseconds.
 
-        An event older than the window is ignored. One ahead of the watermark counts as done at it: a wrong
-        clock neither empties the window nor stays in it for ever.
+        An event older than the window is ignored. One ahead of the watermark counts as done at it; only
+        `advance` moves the window, so a wrong clock neither empties it nor stays in it for ever.
         """
-        self.advance(watermark)
         if action_time <= self._watermark - self._window_ms:
             return
-        seen = min(action_time, self._watermark)
+        seen = action_time if self._watermark == _START else min(action_time, self._watermark)
         # Taken out and put back, so that the dictionary stays in the order of the last action seen.
         alert = self._alerts.pop(alert_id, None) or _Alert(seen)
         alert.last_action = max(alert.last_action, seen)
@@ -49,7 +49,7 @@ class AlertFunnel:
             del self._alerts[next(iter(self._alerts))]
 
     def advance(self, watermark: int) -> None:
-        """Moves the window to end at `watermark` and forgets alerts without an action in it."""
+        """Moves the window to end at `watermark` (epoch ms) and forgets alerts without an action in it."""
         if watermark <= self._watermark:
             return
         self._watermark = watermark
