@@ -132,12 +132,20 @@ class DriftMonitor:
         self._recent: EventWindow[Sketch] | None = None
         self._reference_end: int | None = None
 
-    def update(self, event_time: Ints, values: Floats) -> None:
-        """Takes (rows,) epoch milliseconds and (rows, columns) values; NaN is a missing value."""
+    def update(self, event_time: Ints, values: Floats, watermark: int | None = None) -> None:
+        """Takes (rows,) epoch milliseconds and (rows, columns) values; NaN is a missing value.
+
+        Rows later than `watermark` are left out: their time is not believed, and one far ahead would empty
+        the window. Every n-th row is enough where there are many.
+        """
+        if watermark is not None and len(event_time) and event_time.max() > watermark:
+            believed = event_time <= watermark
+            event_time, values = event_time[believed], values[believed]
         if not len(event_time):
             return
         if self._reference_end is None:
-            self._reference_end = int(event_time.min()) + self._reference_ms
+            # The median, because single rows of the first batch may be very late.
+            self._reference_end = int(np.median(event_time)) + self._reference_ms
         if self._reference is None:
             self._waiting.append((event_time.copy(), values.copy()))
             self._waiting_rows += len(event_time)

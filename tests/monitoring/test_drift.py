@@ -102,3 +102,23 @@ def test_late_rows_do_not_revive_dropped_slots() -> None:
     before = monitor.drifts()
     monitor.update(np.full(5000, 4 * DAY), np.full((5000, 2), 9.0))
     assert monitor.drifts() == before
+
+
+def test_rows_ahead_of_the_watermark_do_not_empty_the_window() -> None:
+    """A row stamped years ahead is left out and the figures stay; without a watermark it would clear them."""
+    monitor = DriftMonitor(("a", "b"), reference_ms=DAY, slot_ms=DAY, slots=3)
+    feed(monitor, 0, 5, shift=0.0, seed=1)
+    before = monitor.drifts()
+    monitor.update(np.array([5000 * DAY]), np.zeros((1, 2)), watermark=5 * DAY)
+    assert monitor.drifts() == before
+    monitor.update(np.array([5000 * DAY]), np.zeros((1, 2)))
+    assert monitor.drifts() != before
+
+
+def test_a_late_first_row_does_not_shorten_the_reference() -> None:
+    """The reference begins where most of the first batch lies."""
+    monitor = DriftMonitor(("a", "b"), reference_ms=2 * DAY, slot_ms=DAY, slots=3, sample_rows=10)
+    times = np.array([0, 100 * DAY, 100 * DAY + 1, 100 * DAY + 2])
+    monitor.update(times, np.zeros((4, 2)))
+    feed(monitor, 100, 1, shift=0.0, seed=1)
+    assert monitor.drifts() == []
