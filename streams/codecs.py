@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from streams.cards import is_card_number, is_sensitive
 from streams.currencies import CANONICAL
 from streams.explain import MAX_AMOUNT, MAX_FIELDS, explain, read_document
-from streams.records import Action, Alert, Feedback, Label, Rejection, Score, SourceRecord, Transaction
+from streams.records import Action, Feedback, Label, Rejection, SourceRecord, Transaction
 from streams.times import MAX_TIME, MIN_TIME, epoch_ms, time_hint
 
 R = TypeVar("R", bound=Struct)
@@ -326,7 +326,7 @@ def _is_address(text: str) -> bool:
 _encoder = msgspec.json.Encoder()
 
 
-def encode(record: Transaction | Label | Feedback | Score | Alert | Struct | dict[str, Any]) -> bytes:
+def encode(record: Struct | dict[str, Any]) -> bytes:
     """JSON of a record, fields in the order of their declaration; finite numbers only."""
     return _encoder.encode(record)
 

@@ -16,11 +16,13 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from streams.codecs import Decoder, FeedbackDecoder, LabelDecoder, TransactionDecoder, encode
+from streams.dead_letters import dead_letter
 from streams.records import Feedback, Label, Rejection, Transaction
 from streams.rejections import CODES
-from tests.streams.sources import FEEDBACK, LABEL, TRANSACTION, changed
+from tests.streams.sources import FEEDBACK, LABEL, TRANSACTION, Source, changed
 
 TRANSACTIONS = TransactionDecoder()
 LABELS = LabelDecoder()
@@ -423,7 +425,7 @@ def repeats_a_field(value: bytes) -> bool:
 def test_mutated_messages_are_decoded_or_rejected() -> None:
     """20,000 damaged messages give a record that survives a round trip, or a known rejection, each."""
     generator = random.Random(20_240_501)
-    decoders: list[tuple[Decoder[Any, Any], type]] = [
+    decoders: list[tuple[Decoder[Any, Any], type[Struct]]] = [
         (TRANSACTIONS, Transaction),
         (LABELS, Label),
         (FEEDBACKS, Feedback),
@@ -435,10 +437,12 @@ def test_mutated_messages_are_decoded_or_rejected() -> None:
         result: Any = decoder.decode_one(value, b"card-1")
         if isinstance(result, Rejection):
             codes.add(result.code)
+            letter = dead_letter(Source(value), result, "dead", stage="card")
+            assert ("fraud-error-code", result.code.encode()) in letter.headers
             assert result.code in CODES
             assert result.code != "invalid" or repeats_a_field(value)
         else:
-            assert type(result) is kind
+            assert isinstance(result, kind)
             assert decoder.decode_one(encode(result), b"card-1") == result
     assert len(codes) > 12
 
