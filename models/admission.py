@@ -16,10 +16,10 @@ event time of accepted rows:
   confirms it: the watermark moves to the smaller of the two times, and the larger is judged again from
   there. A row that moves the watermark in the ordinary way shows the stream to be alive where it is and
   voids the claim, so two odd stamps months apart confirm nothing.
-* The first accepted row sets it, on probation until another card is accepted. If that card is more than
-  `jump_ms` behind, the first stamp was wrong and the watermark is set anew: the only time it steps back.
-  (Live, the future rule has refused a first row ahead of the clock; in a replay of old data that rule
-  cannot see it.)
+* The first accepted row sets it, on probation: if the next row is more than `jump_ms` behind, one of the two
+  stamps is wrong, and the watermark is set anew by the earlier one, from which two cards can lift it. This is
+  the only time the watermark steps back. (Live, the future rule has refused a first row ahead of the clock; in a
+  replay of old data that rule cannot see it.)
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ ACCEPTED, LATE, FUTURE, DUPLICATE = 0, 1, 2, 3
 NO_WATERMARK = -(1 << 62)
 """The watermark before the first accepted row."""
 
-# Entries of `state`. The ids wait for expiry in a ring: _FIRST is the place of the oldest, _HELD their number.
-_WATERMARK, _FIRST_CARD, _PROBATION, _CLAIM, _CLAIM_CARD, _CLAIMED = 0, 1, 2, 3, 4, 5
-_FIRST, _HELD, _FORGOTTEN, _STATE_SIZE = 6, 7, 8, 9
+# Entries of `state`. The ids wait for expiry in a ring: _FIRST is the place of the oldest, _HELD their count.
+_WATERMARK, _PROBATION, _CLAIM, _CLAIM_CARD, _CLAIMED, _FIRST, _HELD, _FORGOTTEN = 0, 1, 2, 3, 4, 5, 6, 7
+_STATE_SIZE = 8
 # Entries of `limits`.
 _LATENESS, _TOLERANCE, _JUMP, _HORIZON, _MAX_IDS = 0, 1, 2, 3, 4
 
@@ -233,17 +233,10 @@ def _forget_oldest(ring_ids: Words, table: Words, state: Ints) -> None:
 def _move_watermark(state: Ints, limits: Ints, card: int, time: int) -> None:
     """Let an accepted row move the watermark, as the module describes."""
     watermark = state[_WATERMARK]
-    if watermark == NO_WATERMARK:
+    if watermark == NO_WATERMARK or time < watermark - limits[_JUMP]:
+        state[_PROBATION] = 1 if watermark == NO_WATERMARK else 0
         state[_WATERMARK] = time
-        state[_FIRST_CARD] = card
-        state[_PROBATION] = 1
         return
-    if state[_PROBATION] == 1 and card != state[_FIRST_CARD]:
-        state[_PROBATION] = 0
-        if time < watermark - limits[_JUMP]:
-            state[_WATERMARK] = time
-            state[_CLAIMED] = 0
-            return
     if time <= watermark:
         return
     if time <= watermark + limits[_JUMP]:
@@ -299,18 +292,18 @@ def _admit(
             watermarks[r] = state[_WATERMARK]
             continue
         time = event_times[r]
-        on_probation = state[_PROBATION] == 1 and np.int64(cards[r]) != state[_FIRST_CARD]
         if time > record_times[r] + limits[_TOLERANCE]:
             status[r] = FUTURE
-        elif (
-            state[_WATERMARK] != NO_WATERMARK
-            and time < state[_WATERMARK] - limits[_LATENESS]
-            and not (on_probation and time < state[_WATERMARK] - limits[_JUMP])
-        ):
-            status[r] = LATE
         else:
-            status[r] = ACCEPTED
-            _move_watermark(state, limits, int(np.int64(cards[r])), time)
+            behind = state[_WATERMARK] - time if state[_WATERMARK] != NO_WATERMARK else 0
+            set_anew = state[_PROBATION] == 1 and behind > limits[_JUMP]
+            state[_PROBATION] = 0
+            if behind > limits[_LATENESS] and not set_anew:
+                status[r] = LATE
+            else:
+                status[r] = ACCEPTED
+                if behind <= 0 or set_anew:
+                    _move_watermark(state, limits, int(np.int64(cards[r])), time)
         watermarks[r] = state[_WATERMARK]
         if state[_HELD] == limits[_MAX_IDS]:
             _forget_oldest(ring_ids, table, state)

@@ -1,4 +1,4 @@
-"""Assembly of the feature matrix: columns of the transaction itself, then a block per entity, as in the spec."""
+"""Assembly of the feature matrix: columns of the transaction itself, then a block per entity."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ TAIL, COUNT, FRAUD = 0, 1, 2
 
 # Entries of the scalar state. A free list is a first item, items ever used, items on the list.
 FREE, USED, SPARE, FRAUD_FREE, FRAUD_USED, FRAUD_SPARE = 0, 1, 2, 3, 4, 5
-KEYS, TRUNCATED, FRAUDS_DROPPED, CURSOR, EPOCH, NEWEST_WATERMARK, STATE_SIZE = 6, 7, 8, 9, 10, 11, 12
+KEYS, TRUNCATED, FRAUDS_DROPPED, CURSOR, EPOCH, WATERMARK, STATE_SIZE = 6, 7, 8, 9, 10, 11, 12
 
 # Entries of `Plan.limits`: milliseconds, except CAP, the events (and frauds) of a key.
 LATENESS, RETENTION, KNOWN_RETENTION, CAP, DELAY, SINCE_CAP, SINCE_FRAUD_CAP = 0, 1, 2, 3, 4, 5, 6
@@ -521,7 +521,7 @@ def process(
         key = rows.keys[r]
         oldest = rows.watermarks[r] - plan.limits[LATENESS]
         horizon = oldest - plan.limits[RETENTION]
-        state[NEWEST_WATERMARK] = max(state[NEWEST_WATERMARK], rows.watermarks[r])
+        state[WATERMARK] = rows.watermarks[r]
         place = find(table.keys, key) if key != _NONE else -1
         if out.shape[0] > 0:
             amount = rows.amounts[r] if np.isfinite(rows.amounts[r]) else 0.0
@@ -570,8 +570,8 @@ def add_frauds(
     fraud: Bools,
 ) -> None:
     """Remember or take back frauds by transaction; of two reports of one the earlier `known_at` counts."""
-    horizon = state[NEWEST_WATERMARK] - limits[LATENESS] - limits[RETENTION]
-    known_horizon = state[NEWEST_WATERMARK] - limits[LATENESS] - limits[KNOWN_RETENTION]
+    horizon = state[WATERMARK] - limits[LATENESS] - limits[RETENTION]
+    known_horizon = state[WATERMARK] - limits[LATENESS] - limits[KNOWN_RETENTION]
     for r in range(keys.shape[0]):
         if keys[r] == _NONE:
             continue

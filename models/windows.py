@@ -67,7 +67,7 @@ class WindowStore:
         self._scratch = Scratch(np.zeros((tags, size), np.uint64), np.zeros((tags, size), np.int64))
         self._state = np.zeros(kernels.STATE_SIZE, np.int64)
         self._state[[kernels.FREE, kernels.FRAUD_FREE]] = -1
-        self._state[kernels.NEWEST_WATERMARK] = NO_WATERMARK
+        self._state[kernels.WATERMARK] = NO_WATERMARK
 
     @property
     def n_keys(self) -> int:
@@ -104,7 +104,7 @@ class WindowStore:
             amounts: f64[n], major units; a non-finite one counts as 0.
             tags: u64[n, len(entity.tags)], hashes of the counted fields, 0 for "no value".
             insert: bool[n], False for late and future rows.
-            watermarks: i64[n], the watermark after each row.
+            watermarks: i64[n], the watermark after each row; not falling, but for a stream's first two rows.
 
         Returns:
             f64[n, len(entity.names)], finite.
@@ -207,7 +207,7 @@ class WindowStore:
             len(flat.keys),
             len(flat.times),
             len(flat.fraud_ids),
-            int(self._state[kernels.NEWEST_WATERMARK]),
+            int(self._state[kernels.WATERMARK]),
         )
         return header + b"".join(part.tobytes() for part in flat)
 
@@ -232,8 +232,8 @@ class WindowStore:
         kernels.discard(self._table, self._events, self._frauds, self._state, old)
         self._reserve(keys=n_keys, chunks=int(np.sum(-(-flat.counts // CHUNK))), frauds=n_frauds)
         kernels.scatter(self._table, self._events, self._frauds, self._state, flat)
-        newest = int(self._state[kernels.NEWEST_WATERMARK])
-        self._state[kernels.NEWEST_WATERMARK] = max(newest, watermark)
+        newest = int(self._state[kernels.WATERMARK])
+        self._state[kernels.WATERMARK] = max(newest, watermark)
 
     def _flat(self, keys: Words, counts: Ints, fraud_counts: Ints) -> Flat:
         n_events, n_frauds = int(counts.sum()), int(fraud_counts.sum())
