@@ -6,9 +6,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to stdo
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ import click
 
 from streams.errors import FraudstreamError
 from streams.settings import Settings, load
+from streams.times import duration_ms
 
 T = TypeVar("T")
 _LEVELS = ("debug", "info", "warning", "error")
@@ -141,6 +144,77 @@ def topics_list(settings: Settings, as_json: bool) -> None:
     from streams import admin
 
     admin.show_topics(run_async(admin.describe_topics(settings)), as_json)
+
+
+_FILES = click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+_MAPPING = click.option(
+    "--mapping", help="Ready mapping by name, or a TOML file; detected from the columns if left out."
+)
+_LABEL_DELAY = click.option(
+    "--label-delay", default="7d", show_default=True, help="When a fraud is reported, if the history does not say."
+)
+
+
+def _moment(_ctx: click.Context, _param: click.Parameter, value: datetime | None) -> int | None:
+    return None if value is None else int(value.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+_DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+
+
+@main.command()
+@_FILES
+@click.option("--from", "start", type=_DATE, callback=_moment, help="Evaluate from this date on (UTC).")
+@click.option("--to", "end", type=_DATE, callback=_moment, help="Stop before this date (UTC).")
+@_LABEL_DELAY
+@_MAPPING
+@click.option(
+    "--scores", type=click.Path(dir_okay=False, path_type=Path), help="Write every score to this Parquet file."
+)
+@with_settings(data=True)
+def backtest(
+    settings: Settings,
+    files: tuple[Path, ...],
+    start: int | None,
+    end: int | None,
+    label_delay: str,
+    mapping: str | None,
+    scores: Path | None,
+    as_json: bool,
+) -> None:
+    """Score a history as if it were live, without a broker, and print AUC, AP and CP@100 of every model.
+
+    FILES are CSV, Parquet or JSONL, in order. Everything before --from warms the windows and the models up.
+    """
+    from streams import backtest_report
+    from streams.app import feature_spec
+    from streams.backtest import Backtest
+    from streams.histories import count_rows, id_column, read_history
+    from streams.progress import progress_bar
+    from streams.transaction_columns import between
+
+    run = Backtest(settings, feature_spec(settings), label_delay=_duration("--label-delay", label_delay))
+    batches = read_history(files, mapping)
+    if end is not None:
+        batches = between(batches, 0, end)
+    with progress_bar("backtest", count_rows(files)) as advance:
+        result = run.run(batches, advance)
+    if scores is not None:
+        backtest_report.write_scores(result, scores, id_column(files, mapping))
+    document = backtest_report.report(result, start, end)
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        backtest_report.show(document)
+
+
+def _duration(option: str, text: str) -> int:
+    try:
+        return duration_ms(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from streams.history_conversion import Conversion
-from streams.history_mapping import HistoryError, HistoryMapping, detect_mapping, load_mapping
+from streams.history_mapping import ROW_NUMBER, HistoryError, HistoryMapping, detect_mapping, load_mapping
 from streams.transaction_columns import TransactionColumns
 
 BATCH_ROWS = 50_000
@@ -45,6 +45,16 @@ def read_history(
         for table in _readable(path, tables(sorted(used.sources()))):
             yield Conversion(path, table, used, seen - start, seen).columns()
             seen += table.num_rows
+
+
+def id_column(paths: Sequence[str | Path], mapping: HistoryMapping | str | Path | None = None) -> str:
+    """The column of the first file that holds the transaction ids."""
+    used = mapping if isinstance(mapping, HistoryMapping) else None
+    if used is None:
+        path = Path(paths[0])
+        used = load_mapping(mapping) if mapping is not None else detect_mapping(_open(path, 1)[0], str(path))
+    column = used.columns.get("transaction_id", "transaction_id")
+    return "transaction_id" if column == ROW_NUMBER else column
 
 
 def count_rows(paths: Sequence[str | Path]) -> int | None:

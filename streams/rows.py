@@ -18,7 +18,7 @@ Strings: `transaction_id`, `card_id`, `terminal_id`, `currency`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,9 @@ import xxhash
 from models.spec import FeatureSpec
 from streams.columns import Columns
 from streams.currencies import EXPONENTS
+from streams.errors import SettingsError
 from streams.records import Transaction
+from streams.transaction_columns import TransactionColumns
 
 U64 = npt.NDArray[np.uint64]
 _SCALES = {currency: 10.0**digits for currency, digits in EXPONENTS.items()}
@@ -39,11 +41,6 @@ def hashes(values: Sequence[str | None]) -> U64:
     return np.array([digest(value.encode()) if value else 0 for value in values], dtype=np.uint64)
 
 
-def field_values(transactions: Sequence[Transaction], field: str) -> list[str | None]:
-    """One field of all transactions."""
-    return [getattr(transaction, field) for transaction in transactions]
-
-
 def from_transactions(
     transactions: Sequence[Transaction],
     offsets: npt.NDArray[np.int64],
@@ -52,39 +49,82 @@ def from_transactions(
 ) -> Columns:
     """Decoded transactions as rows, before admission."""
     n = len(transactions)
-    currency = [t.currency for t in transactions]
-    scale = np.array([_SCALES[code] for code in currency])
-    amount_minor = np.fromiter((t.amount_minor for t in transactions), np.int64, n)
-    cards = [t.card_id for t in transactions]
-    terminals = [t.terminal_id for t in transactions]
-    identifiers = [t.transaction_id for t in transactions]
-    known: dict[str, U64] = {"card_id": hashes(cards), "terminal_id": hashes(terminals)}
-    attributes = np.empty((n, len(spec.attributes)))
-    for column, name in enumerate(spec.attributes):
-        attributes[:, column] = [t.attributes[name] for t in transactions]
+    return _rows(
+        spec,
+        lambda field: [getattr(transaction, field) for transaction in transactions],
+        event_time=np.fromiter((t.event_time for t in transactions), np.int64, n),
+        amount_minor=np.fromiter((t.amount_minor for t in transactions), np.int64, n),
+        attributes=[[t.attributes[name] for t in transactions] for name in spec.attributes],
+        offsets=offsets,
+        record_times=record_times,
+    )
+
+
+def from_history(batch: TransactionColumns, first_offset: int, spec: FeatureSpec) -> Columns:
+    """Transactions of a history as rows; they count as received when they happened.
+
+    Raises:
+        SettingsError: the history has no column for an attribute of the spec.
+    """
+    missing = [name for name in spec.attributes if name not in batch.attributes]
+    if missing:
+        raise SettingsError(f"features.attributes: the history has no {', '.join(missing)}; map it in the mapping file")
+
+    def field(name: str) -> Sequence[str | None]:
+        if name in batch.texts:
+            return batch.texts[name]
+        return getattr(batch, name, None) or [None] * len(batch)
+
+    return _rows(
+        spec,
+        field,
+        event_time=batch.event_time,
+        amount_minor=batch.amount_minor,
+        attributes=[batch.attributes[name] for name in spec.attributes],
+        offsets=np.arange(first_offset, first_offset + len(batch), dtype=np.int64),
+        record_times=batch.event_time,
+    )
+
+
+def _rows(
+    spec: FeatureSpec,
+    field: Callable[[str], Sequence[str | None]],
+    *,
+    event_time: npt.NDArray[np.int64],
+    amount_minor: npt.NDArray[np.int64],
+    attributes: Sequence[Sequence[float] | npt.NDArray[np.float64]],
+    offsets: npt.NDArray[np.int64],
+    record_times: npt.NDArray[np.int64],
+) -> Columns:
+    n = len(event_time)
+    strings = {name: list(field(name)) for name in ("transaction_id", "card_id", "terminal_id", "currency")}
+    hashed: dict[str, U64] = {}
+
+    def hash_of(name: str) -> U64:
+        if name not in hashed:
+            hashed[name] = hashes(strings[name] if name in strings else field(name))
+        return hashed[name]
+
+    matrix = np.empty((n, len(attributes)))
+    for column, values in enumerate(attributes):
+        matrix[:, column] = values
     arrays: dict[str, npt.NDArray[np.generic]] = {
-        "event_time": np.fromiter((t.event_time for t in transactions), np.int64, n),
+        "event_time": event_time,
         "record_time": record_times,
         "offset": offsets,
         "amount_minor": amount_minor,
-        "amount": amount_minor / scale,
-        "transaction": hashes(identifiers),
-        "card": known["card_id"],
-        "attributes": attributes,
+        "amount": amount_minor / np.array([_SCALES[str(code)] for code in strings["currency"]]),
+        "transaction": hash_of("transaction_id"),
+        "card": hash_of("card_id"),
+        "hop": hash_of(spec.entities[-1].key),
+        "attributes": matrix,
     }
-    hop_key = spec.entities[-1].key
-    if hop_key not in known:
-        known[hop_key] = hashes(field_values(transactions, hop_key))
-    arrays["hop"] = known[hop_key]
     for entity in spec.entities:
         tags = np.zeros((n, len(entity.tags)), dtype=np.uint64)
-        for column, field in enumerate(entity.tags):
-            if field not in known:
-                known[field] = hashes(field_values(transactions, field))
-            tags[:, column] = known[field]
+        for column, name in enumerate(entity.tags):
+            tags[:, column] = hash_of(name)
         arrays[f"tags_{entity.name}"] = tags
-    strings = {"transaction_id": identifiers, "card_id": cards, "terminal_id": terminals, "currency": currency}
-    return Columns({}, arrays, strings)
+    return Columns({}, arrays, {name: [value or "" for value in values] for name, values in strings.items()})
 
 
 def hop_partitions(hop: U64, partitions: int) -> npt.NDArray[np.int64]:
