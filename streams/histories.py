@@ -48,11 +48,14 @@ def read_history(
 
 
 def id_column(paths: Sequence[str | Path], mapping: HistoryMapping | str | Path | None = None) -> str:
-    """The column of the first file that holds the transaction ids."""
-    used = mapping if isinstance(mapping, HistoryMapping) else None
-    if used is None:
+    """The column of the first file that holds the transaction ids; `transaction_id` if rows are numbered."""
+    if isinstance(mapping, HistoryMapping):
+        used = mapping
+    elif mapping is not None:
+        used = load_mapping(mapping)
+    else:
         path = Path(paths[0])
-        used = load_mapping(mapping) if mapping is not None else detect_mapping(_open(path, 1)[0], str(path))
+        used = detect_mapping(_open(path, 1)[0], str(path))
     column = used.columns.get("transaction_id", "transaction_id")
     return "transaction_id" if column == ROW_NUMBER else column
 

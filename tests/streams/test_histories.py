@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from streams.histories import count_rows, read_history
+from streams.histories import count_rows, id_column, read_history
 from streams.history_mapping import HistoryError, HistoryMapping, detect_mapping, load_mapping, ready_mappings
 from streams.transaction_columns import TransactionColumns, between
 
@@ -91,6 +91,13 @@ def test_files_are_read_in_the_given_order_and_in_bounded_batches(tmp_path: Path
     assert [row["transaction_id"] for row in read(first, second)] == list("012340123")
     assert count_rows([first]) == 5
     assert count_rows([first, second]) is None
+
+
+def test_the_column_with_the_ids_is_known_by_its_own_name(tmp_path: Path) -> None:
+    """Scores can be written under the id column of the history they belong to."""
+    path = write(handbook(), tmp_path / "h.parquet")
+    assert id_column([path]) == id_column([path], "handbook") == "TRANSACTION_ID"
+    assert id_column([path], load_mapping("creditcard")) == "transaction_id"
 
 
 def test_the_contract_s_own_names_need_no_mapping(tmp_path: Path) -> None:
