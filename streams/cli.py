@@ -210,6 +210,45 @@ def backtest(
         backtest_report.show(document)
 
 
+@main.command()
+@click.option("--transactions", type=click.IntRange(1000), default=60_000, show_default=True, help="Length of the stream.")
+@click.option("--rate", type=click.FloatRange(0), default=3000, show_default=True, help="Transactions a second; 0 for as many as it can.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of the simulated stream.")
+@click.option("--drift", is_flag=True, help="Let the behaviour change in the middle of the simulated stream.")
+@click.option("--data", "files", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A history instead of the simulation; may be repeated.")
+@_LABEL_DELAY
+@_MAPPING
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file with settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def demo(
+    transactions: int, rate: float, seed: int, drift: bool, files: tuple[Path, ...], label_delay: str, mapping: str | None,
+    config: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run everything on this machine: broker, all stages, a stream with delayed labels and analysts, then a summary.
+
+    The stream lasts 30 days of event time. Exit code 0 only if every transaction published is accounted for.
+    """
+    from streams import demo as whole
+    from streams.histories import count_rows, read_history
+    from streams.simulator import Simulation, Simulator
+
+    settings = load(config)
+    if files:
+        total = count_rows(files)
+        batches = read_history(files, mapping)
+    else:
+        total = transactions
+        batches = Simulator(Simulation(seed=seed, transactions=transactions, drift=drift)).batches()
+    delay = _duration("--label-delay", label_delay)
+    summary = run_async(whole.run(settings, batches, total=total, rate=rate, label_delay=delay))
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        whole.show(summary)
+    if summary["unaccounted"]:
+        raise click.exceptions.Exit(1)
+
+
 def _duration(option: str, text: str) -> int:
     try:
         return duration_ms(text)

@@ -64,7 +64,7 @@ class Health:
 
     def assigned(self) -> tuple[bool, str]:
         held = {stage: len(transport_of(app).progress()) for stage, app in self._flow.apps.items()}
-        waiting = [stage for stage, app in self._flow.apps.items() if app.consumer_generation_id < 1]
+        waiting = [stage for stage, app in self._flow.apps.items() if not transport_of(app).joined]
         if waiting:
             return False, f"not yet in the group: {', '.join(waiting)}"
         return True, ", ".join(f"{stage} {count}" for stage, count in held.items())
