@@ -44,9 +44,7 @@ class BatchConsumer(driver.Consumer):
         self._restore: asyncio.Task[None] | None = None
         self._paused: set[TP] = set()
         self._seeks: dict[TP, int] = {}
-        self._unspoilt: Partitions = (
-            frozenset()
-        )  # of these, what survived the last revocation with valid state
+        self._unspoilt: Partitions = frozenset()  # of these, whose state was valid at the last revocation
         self._generation = -1
         self._epoch = 0  # counts revocations
         self._open = False  # from the committed offsets being known until the next revocation
@@ -89,10 +87,8 @@ class BatchConsumer(driver.Consumer):
                     self._fetching = None
                 # What is fetched and not delivered is not lost: flow stops for a rebalance or for good, and
                 # after a rebalance positions start from the committed offsets.
-                messages = [
-                    message for piece in slices if (message := self._message(piece, epoch)) is not None
-                ]
-                if messages:
+                messages = [self._message(piece, epoch) for piece in slices]
+                if any(messages):
                     await self.wait_first(self._deliver(messages), self.suspend_flow.wait())
         except ConsumerStoppedError:
             if not self.app.should_stop:
@@ -106,13 +102,8 @@ class BatchConsumer(driver.Consumer):
 
     def _message(self, piece: Slice, epoch: int) -> ConsumerMessage | None:
         book = self._books.get(piece.tp)
-        if (
-            not self._open
-            or not self.flow_active
-            or epoch != self._epoch
-            or book is None
-            or piece.tp in self._seeks
-        ):
+        flowing = self._open and self.flow_active and epoch == self._epoch
+        if book is None or not flowing or piece.tp in self._seeks:
             return None
         if not piece.records:
             book.skip_to(piece.position, piece.highwater)
@@ -132,10 +123,11 @@ class BatchConsumer(driver.Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
-    async def _deliver(self, messages: Sequence[ConsumerMessage]) -> None:
+    async def _deliver(self, messages: Sequence[ConsumerMessage | None]) -> None:
         # In one go: an agent that takes groups finds the batches of all partitions waiting.
         for message in messages:
-            await self.callback(message)
+            if message is not None:
+                await self.callback(message)
 
     def _wanted(self) -> dict[TP, int | None]:
         if not self._open:
@@ -207,13 +199,14 @@ class BatchConsumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Called by Faust when a new assignment is about to flow; aiokafka has set the positions itself."""
-        for tp, offset in (
-            await self._thread.call(self._thread.committed_offsets(list(self._books)))
-        ).items():
-            if (book := self._books.get(tp)) is not None:
-                book.committed = offset
+        epoch = self._epoch
+        committed = await self._thread.call(self._thread.committed_offsets(list(self._books)))
+        if epoch != self._epoch:  # revoked again meanwhile; the next assignment comes here by itself
+            return
+        for tp, offset in committed.items():
+            self._books[tp].committed = offset
         self._open = True
-        if self._restoring:
+        if self._restoring and self._restore is None:
             self._restore = asyncio.create_task(self._restore_state(frozenset(self._restoring)))
         self._on_change()
 
@@ -289,6 +282,11 @@ class BatchConsumer(driver.Consumer):
             raise ValueError(f"{tp.topic}[{tp.partition}] is not assigned")
         self._seeks[tp] = offset
         self._on_change()
+
+    @property
+    def ready(self) -> bool:
+        """Whether an assignment has been received and nothing of it waits for its state."""
+        return self._generation >= 0 and not self._restoring
 
     def progress(self) -> dict[TP, PartitionProgress]:
         held = self._paused | self._restoring

@@ -67,8 +67,9 @@ class BatchTransport(driver.Transport):
     def on_revoked(self, callback: PartitionsCallback) -> PartitionsCallback:
         """Await `callback` with partitions that may have gone to another worker: drop their state.
 
-        Called when the next assignment is known. A partition that this worker keeps through a rebalance is in
-        neither callback.
+        Called when the next assignment is known; heartbeats wait for it, so it has to be short. A partition
+        that this worker keeps through a rebalance, with everything it worked on committed, is in neither
+        callback.
         """
         self.revoked_callbacks.append(callback)
         return callback
@@ -82,14 +83,21 @@ class BatchTransport(driver.Transport):
         self.assigned_callbacks.append(callback)
         return callback
 
+    @property
+    def joined(self) -> bool:
+        """Whether the app is in its group and has restored the state of every partition that it was given."""
+        consumer = self._consumer()
+        return consumer is not None and consumer.ready
+
     def progress(self) -> dict[TP, PartitionProgress]:
         """Where every assigned partition stands; empty before the first assignment."""
         consumer = self._consumer()
         return {} if consumer is None else consumer.progress()
 
     def pause(self, tps: Iterable[TP]) -> None:
-        """Fetch nothing more from these partitions; what is handed out stays so. Ends with `resume` or
-        revocation.
+        """Fetch nothing more from these partitions, until `resume` or revocation.
+
+        What is handed out stays so, and a fetch under way may still add one batch.
         """
         self._running().pause(tps)
 
@@ -97,9 +105,7 @@ class BatchTransport(driver.Transport):
         self._running().resume(tps)
 
     def seek(self, tp: TP, offset: int) -> None:
-        """Go on at `offset`; batches of the partition handed out before count as revoked. Backwards, it does
-        not uncommit.
-        """
+        """Go on at `offset`; batches of the partition handed out before are void. Back is not uncommitted."""
         self._running().request_seek(tp, offset)
 
     def _consumer(self) -> BatchConsumer | None:
@@ -131,10 +137,13 @@ class _NoTables(TableManager):
 
 def install(app: AppT, broker: str, options: BatchingOptions | None = None) -> BatchTransport:
     """Make `app` read in batches; before its first topic or agent is declared."""
-    url = [URL(f"kafka://{address.strip()}") for address in broker.split(",")]
-    transport = BatchTransport(url, app, options or BatchingOptions())
+    transport = BatchTransport(_urls(broker), app, options or BatchingOptions())
     app.transport = transport
     return transport
+
+
+def _urls(broker: str) -> list[URL]:
+    return [URL(f"kafka://{address.strip()}") for address in broker.split(",")]
 
 
 def transport_of(app: AppT) -> BatchTransport:
@@ -152,15 +161,12 @@ def batch_topic(app: AppT, *names: str) -> TopicT:
         # Two agents would share each batch: the first to finish it would commit over the other.
         raise ImproperlyConfigured(f"an app reads a topic with one agent only: {', '.join(sorted(taken))}")
     transport.topics.update(names)
-    # Faust acknowledges in a `finally`, also when the agent has raised: acks=False takes it out of the matter
-    # altogether.
+    # Faust acknowledges in a `finally`, also when the agent has raised: it is kept out of it altogether.
     return cast("TopicT", app.topic(*names, schema=_BatchSchema(), acks=False))
 
 
 async def batches(stream: StreamT[RecordBatch]) -> AsyncIterator[RecordBatch]:
-    """The batches of a stream of `batch_topic`, without those whose partition is gone by the time they come
-    up.
-    """
+    """The batches of a stream of `batch_topic`, without those revoked before their turn."""
     async for batch in stream:
         if batch.start():
             yield batch
@@ -209,7 +215,7 @@ def create_app(
             logging.getLogger(library).setLevel(logging.WARNING)
     app = faust.App(
         app_id,
-        broker=f"kafka://{broker}",
+        broker=_urls(broker),
         broker_client_id=client_id,
         autodiscover=False,
         web_enabled=False,
