@@ -24,7 +24,8 @@ ALLOWED = {
     "monitoring": {"numpy", "prometheus_client"},
 }
 FAUST = {"faust", "mode"}
-MAY_KNOW_FAUST = {"streams.batching", "streams.hosting", "streams.app", "streams.worker"}
+TRANSPORT = {"streams.batching", "streams.batch_consumer", "streams.batch_fetching"}
+MAY_KNOW_FAUST = TRANSPORT | {"streams.hosting", "streams.app", "streams.worker"}
 
 
 def source_files(package: str) -> list[Path]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import os
 import shutil
@@ -28,12 +29,13 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 POM = Path(__file__).with_name("pom.xml")
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 
@@ -80,6 +82,21 @@ def resolve_jars() -> Path:
     except OSError:  # another process was first
         shutil.rmtree(partial, ignore_errors=True)
     return jars
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """What the child runs before Java: on Linux it is killed when the thread that started it is gone.
+
+    pytest-timeout ends the whole process at once, and no broker may outlive that. Elsewhere nothing.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork as little as possible may happen
+
+    def arrange() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return arrange
 
 
 def free_port() -> int:
@@ -164,8 +181,13 @@ class ApacheKafka:
         if shutil.which("java") is None:
             raise KafkaUnavailable("java is not on PATH; Apache Kafka 4 needs Java 17 or newer")
         if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="fraudstream-kafka-"))
-            self._format(jars, self._directory)
+            directory = Path(tempfile.mkdtemp(prefix="fraudstream-kafka-"))
+            try:
+                self._format(jars, directory)
+            except BaseException:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
+            self._directory = directory
         log = (self._directory / "broker.log").open("ab")
         with log:
             self._process = subprocess.Popen(
@@ -173,6 +195,7 @@ class ApacheKafka:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                preexec_fn=die_with_parent(),
                 start_new_session=True,  # Ctrl-C at the terminal reaches us; we then stop the broker in order
             )
         try:
