@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks import fraudstream, harness
@@ -40,14 +39,17 @@ def judge(judge_script: Path, data: Path, scores: Path, start: datetime.date) ->
 
 
 def for_judge(scores: Path, folder: Path) -> dict[str, Path]:
-    """One file for each model as the judge reads it: TRANSACTION_ID, score."""
+    """One file for each model as the judge reads it; `score` is the champion's column, `score_<name>` a
+    shadow's."""
     table = pq.read_table(scores)
-    identifiers = pc.cast(table["transaction_id"], pa.int64())
     files = {}
-    for name in table.column_names:
-        if name == "score" or name.startswith("score_"):
+    for column in table.column_names:
+        if column == "score" or column.startswith("score_"):
+            name = column.removeprefix("score_") if column != "score" else "champion"
             files[name] = folder / f"{name}.parquet"
-            pq.write_table(pa.table({"TRANSACTION_ID": identifiers, "score": table[name]}), files[name])
+            pq.write_table(
+                pa.table({"TRANSACTION_ID": table["TRANSACTION_ID"], "score": table[column]}), files[name]
+            )
     return files
 
 
