@@ -18,8 +18,8 @@ event time of accepted rows:
   voids the claim, so two odd stamps months apart confirm nothing.
 * The first accepted row sets it, on probation: if the next row is more than `jump_ms` behind, one of the two
   stamps is wrong, and the watermark is set anew by the earlier one, from which two cards can lift it. This is
-  the only time the watermark steps back. (Live, the future rule has refused a first row ahead of the clock; in a
-  replay of old data that rule cannot see it.)
+  the only time the watermark steps back. (Live, the future rule has refused a first row ahead of the clock;
+  in a replay of old data that rule cannot see it.)
 """
 
 from __future__ import annotations

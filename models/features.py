@@ -64,8 +64,9 @@ def assemble(spec: FeatureSpec, transaction: Floats, blocks: Sequence[Floats]) -
 
 def zero_non_finite(matrix: Floats) -> int:
     """Replace NaN and infinities by 0, in place; returns how many there were."""
-    if np.isfinite(matrix.sum()):  # one pass without a temporary: the rule
-        return 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(matrix.sum()):  # nearly always, and one pass without a temporary
+            return 0
     bad = ~np.isfinite(matrix)
     matrix[bad] = 0.0
     return int(bad.sum())

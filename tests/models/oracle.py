@@ -1,7 +1,7 @@
 """What the features are by definition: brute force over the whole raw history, in plain Python.
 
-It reads entities as the mapping a configuration file holds and shares no code with `models/`. Every row looks at every earlier row;
-sums are exact (`math.fsum`), moments are two-pass.
+It reads entities as the mapping a configuration file holds and shares no code with `models/`. Every row looks
+at every earlier row; sums are exact (`math.fsum`), moments are two-pass.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class WindowOracle:
             self.reach = max(self.reach, delay + windows[-1])
 
     def visible(self, row: Row, watermark: int) -> list[Row]:
-        """Earlier rows of the key not forgotten, newest last: at most `max_events_per_key`, the newest ones."""
+        """Earlier rows of the key not forgotten, newest last: at most `max_events_per_key` of them."""
         limit = self.entity.get("max_events_per_key", 4096)
         assert isinstance(limit, int)
         if row.key == 0:
