@@ -1,8 +1,7 @@
 """Internal columnar records: many rows in one Kafka message.
 
 The topics between stages carry batches, not single transactions: named numpy arrays, lists of strings and a small dictionary
-of metadata, in one MessagePack document. Arrays come back as read-only views of the message, so decoding costs per message,
-not per row.
+of metadata, in one MessagePack document, so that decoding costs per message, not per row.
 """
 
 from __future__ import annotations
@@ -81,7 +80,8 @@ def decode(data: bytes) -> Columns:
         if packed.format != _FORMAT:
             raise ColumnsError(f"columnar format {packed.format} is not {_FORMAT}")
         arrays = {
-            name: np.frombuffer(raw, dtype=np.dtype(dtype)).reshape(shape)
+            # Copied, because a compiled kernel is compiled once more for arrays that cannot be written to.
+            name: np.frombuffer(raw, dtype=np.dtype(dtype)).reshape(shape).copy()
             for name, (dtype, shape, raw) in packed.arrays.items()
         }
     except (msgspec.DecodeError, msgspec.ValidationError, TypeError, ValueError) as error:

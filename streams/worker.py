@@ -13,6 +13,7 @@ from streams.batching import transport_of
 from streams.health import HealthServer, Progress
 from streams.hosting import run_apps
 from streams.settings import Settings
+from streams.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
         FraudstreamError: a stage has failed; what was not finished is read again after a restart.
     """
     flow = build(settings, stages)
+    logger.info("kernels ready after %.1f s", warm_up(settings, flow.context.spec))
     health = Health(flow)
     server = HealthServer(
         flow.context.metrics.exposition,
@@ -45,6 +47,9 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
         if "score" in flow.apps:
             await flow.feed.start()
             stack.push_async_callback(flow.feed.stop)
+        for part in flow.parts.values():
+            # Before the producer goes: whatever a partition is still working on may want to send.
+            stack.push_async_callback(part.stop)
         sampler = asyncio.create_task(health.sample(), name="health")
         stack.callback(sampler.cancel)
         await run_apps(list(flow.apps.values()), handle_signals=True)

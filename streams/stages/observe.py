@@ -27,13 +27,15 @@ from streams.times import DAY, HOUR
 
 #: Event time between two records on the metrics topic.
 REPORT_EVERY = HOUR
+#: At least so long between them by the wall clock: a replay passes hours in no time.
+REPORT_PAUSE_SECONDS = 1.0
 
 
 class ObserveCore:
     """The sketches, and the figures they give; pure."""
 
     def __init__(self, features: tuple[str, ...]) -> None:
-        self._features = DriftMonitor(features, reference_ms=7 * DAY, slot_ms=HOUR, slots=24)
+        self._features = DriftMonitor(features, reference_ms=7 * DAY, slot_ms=DAY, slots=7)
         self._scores: dict[str, DriftMonitor] = {}
         self._quality: dict[str, RoleQuality] = {}
         self._funnel = AlertFunnel(window_ms=7 * DAY)
@@ -43,11 +45,11 @@ class ObserveCore:
         """Scored rows: drift of features and scores."""
         self.watermark = max(self.watermark, int(rows.meta["watermark"]))  # type: ignore[call-overload]
         times = rows.arrays["event_time"]
-        self._features.update(times, rows.arrays["features"])
+        self._features.update(times, rows.arrays["features"], self.watermark)
         for role, scores in by_model(rows).items():
             if role not in self._scores:
-                self._scores[role] = DriftMonitor((role,), reference_ms=7 * DAY, slot_ms=HOUR, slots=24)
-            self._scores[role].update(times, scores[:, None])
+                self._scores[role] = DriftMonitor((role,), reference_ms=7 * DAY, slot_ms=DAY, slots=7)
+            self._scores[role].update(times, scores[:, None], self.watermark)
 
     def outcomes(self, rows: Columns) -> None:
         """Outcomes: quality of every model."""
@@ -105,7 +107,11 @@ class Observer:
         self._context = context
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
         self._reported_at = NEVER
+        self._next_report = 0.0
         self.core = ObserveCore(context.spec.names)
+
+    async def stop(self) -> None:
+        """There is nothing under way between two batches."""
 
     async def scored(self, batch: RecordBatch) -> None:
         for record in batch.records:
@@ -128,9 +134,10 @@ class Observer:
 
     async def _report(self) -> None:
         step = self.core.watermark - self.core.watermark % REPORT_EVERY
-        if step <= self._reported_at:
+        now = self._context.clock()
+        if step <= self._reported_at or now < self._next_report:
             return
-        self._reported_at = step
+        self._reported_at, self._next_report = step, now + REPORT_PAUSE_SECONDS
         report = self.core.report()
         self._set_gauges(report)
         await self._context.outputs.send([Output(self._context.name("metrics"), 0, b"quality", encode(report))])
