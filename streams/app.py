@@ -18,14 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import faust
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from models.spec import FeatureSpec, SpecError
 from monitoring.metrics import Metrics
 from streams.batching import BatchingOptions, create_app
+from streams.connection import security_options
 from streams.errors import SettingsError
 from streams.model_feed import ModelFeed
 from streams.model_slots import build_learners
 from streams.outputs import Outputs
+from streams.sections import Broker
 from streams.settings import Settings
 from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
@@ -81,7 +84,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         settings=settings,
         spec=spec,
         catalogue=catalogue_of(settings, spec),
-        outputs=Outputs(settings.broker.bootstrap),
+        outputs=Outputs(settings.broker.bootstrap, security=security_options(settings.broker)),
         metrics=Metrics(),
     )
     feed = ModelFeed(context.name("models"), settings.broker, spec.digest)
@@ -93,9 +96,23 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
                 settings.broker.bootstrap,
                 options=_batching(stage, settings),
                 session_timeout=settings.worker.session_timeout / 1000,
+                credentials=credentials(settings.broker),
             )
             flow.parts[stage] = _attach(stage, app, flow)
     return flow
+
+
+def credentials(broker: Broker) -> Credentials | None:
+    """`streams.connection.security_options` in Faust's terms; None for a plain connection."""
+    options = security_options(broker)
+    if broker.security.startswith("SASL"):
+        return SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=options.get("ssl_context"),
+        )
+    return SSLCredentials(context=options["ssl_context"]) if "ssl_context" in options else None
 
 
 def _attach(stage: str, app: faust.App, flow: Flow) -> Any:

@@ -36,6 +36,7 @@ from streams.batches import PartitionProgress, RecordBatch
 
 if TYPE_CHECKING:
     from faust.types import AppT, EventT, Message, StreamT, TopicT
+    from faust.types.auth import CredentialsT
 
 __all__ = [
     "TP",
@@ -199,6 +200,7 @@ def create_app(
     session_timeout: float = 6.0,
     commit_interval: float = 1.0,
     client_id: str = "fraudstream",
+    credentials: CredentialsT | None = None,
 ) -> faust.App:
     """A Faust app with the batch transport and nothing of Faust that this project does not use.
 
@@ -208,6 +210,7 @@ def create_app(
         session_timeout: seconds after which the group gives a silent worker's partitions to others;
             heartbeats go at a third of it.
         commit_interval: seconds between commits; after a crash up to this much is read again.
+        credentials: how to enter the cluster; None for a plain connection.
     """
     for library in ("aiokafka", "faust", "mode"):
         # Unset, they follow the root logger; their debug calls alone cost a tenth of the time.
@@ -217,6 +220,7 @@ def create_app(
         app_id,
         broker=_urls(broker),
         broker_client_id=client_id,
+        broker_credentials=credentials,
         autodiscover=False,
         web_enabled=False,
         topic_disable_leader=True,

@@ -10,7 +10,12 @@ from streams.sections import Broker
 
 def client_options(broker: Broker) -> dict[str, Any]:
     """Keyword arguments that aiokafka's producer, consumer and admin client have in common."""
-    options: dict[str, Any] = {"bootstrap_servers": broker.bootstrap, "security_protocol": broker.security}
+    return {"bootstrap_servers": broker.bootstrap, **security_options(broker)}
+
+
+def security_options(broker: Broker) -> dict[str, Any]:
+    """The part of `client_options` that says how to enter, without the addresses."""
+    options: dict[str, Any] = {"security_protocol": broker.security}
     if broker.security in ("SSL", "SASL_SSL"):
         options["ssl_context"] = ssl.create_default_context(cafile=broker.ca_file or None)
     if broker.security.startswith("SASL"):

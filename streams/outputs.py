@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -73,6 +73,7 @@ class Outputs:
         idempotent: True to insist, False to do without, None to use it where the broker has it (the embedded
             one has not). With it a
             request repeated after a lost answer is not appended twice.
+        security: `streams.connection.security_options`; None for a plain connection.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Outputs:
         compression: Compression | None = None,
         idempotent: bool | None = None,
         request_timeout_ms: int = 30_000,
+        security: Mapping[str, Any] | None = None,
     ) -> None:
         self.max_record_bytes = max_record_bytes
         self._broker = broker
@@ -93,6 +95,7 @@ class Outputs:
         self._compression = compression
         self._idempotent = idempotent
         self._request_timeout_ms = request_timeout_ms
+        self._security = dict(security or {})
         self._started: AIOKafkaProducer | None = None
 
     @property
@@ -237,6 +240,7 @@ class Outputs:
             max_request_size=max(4 * self._max_batch_bytes, 2 * self.max_record_bytes),
             request_timeout_ms=self._request_timeout_ms,
             linger_ms=0,
+            **self._security,
         )
 
     async def __aenter__(self) -> Self:
