@@ -30,6 +30,24 @@ SAMPLE = 8192
 FRAUDS = 2048
 """Last frauds kept for fitting."""
 
+FINE = (
+    "amount",
+    "terminal_risk_24h",
+    "terminal_risk_7d",
+    "terminal_risk_30d",
+    "terminal_seconds_since_fraud",
+)
+"""Features of the default spec that need resolution: hard limits on amounts, shares of small counts."""
+CROSSES = (
+    ("amount", "card_mean_30d"),
+    ("amount", "card_amount_over_mean_30d"),
+    ("card_amount_over_mean_30d", "card_max_7d"),
+    ("terminal_risk_7d", "terminal_risk_30d"),
+    ("terminal_known_frauds_7d", "terminal_seconds_since_fraud"),
+    ("terminal_known_frauds_7d", "terminal_risk_24h"),
+)
+"""Pairs of features of the default spec that mean more together than alone."""
+
 
 class BinnedLearner(Learner):
     """River's logistic regression with AdaGrad over one weight per bin: piecewise constant, so that no
@@ -51,18 +69,18 @@ class BinnedLearner(Learner):
         self,
         names: Sequence[str],
         keep_one_in: int = 1,
-        crosses: Sequence[tuple[str, str]] = (),
-        bins: int = 32,
-        fine: Sequence[str] = (),
+        crosses: Sequence[Sequence[str]] = CROSSES,
+        bins: int = 16,
+        fine: Sequence[str] = FINE,
         fine_bins: int = 256,
-        coarse: int = 12,
-        learning_rate: float = 0.1,
+        coarse: int = 10,
+        learning_rate: float = 0.4,
         prior: float = 0.01,
         seed: int = 7,
     ) -> None:
         super().__init__(names, keep_one_in)
         at = {name: i for i, name in enumerate(self.names)}
-        self._crosses = [(at[a], at[b]) for a, b in crosses if a in at and b in at]
+        self._crosses = [(at[a], at[b]) for a, b in map(tuple, crosses) if a in at and b in at]
         self._n_bins = [fine_bins if name in fine else bins for name in self.names]
         self._coarse = coarse
         self._bins: list[Bins] = []

@@ -70,7 +70,8 @@ class LogisticLearner(Learner):
 
     def _logarithm(self, x: NDArray[np.float64]) -> dict[str, float]:
         return {
-            name: math.copysign(math.log1p(abs(v)), v) for name, v in zip(self.names, x.tolist(), strict=True)
+            name: math.copysign(math.log(1.0 + abs(v)), v)
+            for name, v in zip(self.names, x.tolist(), strict=True)
         }
 
     def _clip(self, scaled: dict[str, float]) -> dict[str, float]:

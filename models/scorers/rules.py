@@ -45,7 +45,7 @@ DEFAULT_RULES = (
     Rule("terminal_risk_30d", 0.1, 1.5),
     Rule("terminal_known_frauds_7d", 1.0, 1.5),
 )
-"""Rules over the default feature spec; amounts in major units. Odds are an analyst's guess, to be outlived."""
+"""Rules over the default feature spec; amounts in major units. The odds are an analyst's guess."""
 
 
 @dataclass(frozen=True, slots=True)

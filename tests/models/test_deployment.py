@@ -98,7 +98,7 @@ def test_champion_and_shadows_side_by_side() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_shadow_is_switched_off(fault: str) -> None:
-    """Whatever a shadow does, champion and other shadows score as without it; it is counted and off with a reason."""
+    """Whatever a shadow does, the other models score as without it; it is counted, and off with a reason."""
     x = X.copy()
     good = rules("good", 1, 0.5)
     d = deployment(snapshot(FAULTS[fault], "bad"), good)
@@ -227,7 +227,7 @@ class TestChanges:
         assert not d.remove_shadow("a")
 
     def test_promote(self) -> None:
-        """A promoted model is champion from the next batch on, even when its version is lower (a rollback)."""
+        """A promoted model is champion from the next batch on, also a lower version (a rollback)."""
         d = deployment()
         d.promote(rules("champion", 0, -1.0))
         assert d.score(X, Clock()).model == ("champion", 0)

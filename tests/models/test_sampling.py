@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.learners.base import Learner
 from models.learners.forest import ForestLearner
 from models.learners.logistic import LogisticLearner
 from models.sampling import correct_prior, keep_mask
@@ -38,7 +42,7 @@ def test_decided_by_the_hash_alone(ids: list[int], keep: int, seed: int) -> None
 @pytest.mark.parametrize("keep", [2, 5, 20, 64])
 @pytest.mark.parametrize("poor", [False, True])
 def test_one_in_n_is_kept(keep: int, poor: bool) -> None:
-    """The share kept is 1/n within four standard deviations, also for hashes that are merely numbered or all even."""
+    """The share kept is 1/n within four standard deviations, also when hashes are multiples of 64."""
     n = 100_000
     h = np.arange(n, dtype=np.uint64) * np.uint64(64) if poor else hashes(n, 3)
     kept = keep_mask(h, np.zeros(n, bool), keep).sum()
@@ -69,18 +73,18 @@ def test_correction_keeps_order_and_ends(n: int) -> None:
     assert (corrected[0], corrected[-1]) == (0.0, 1.0)
 
 
-@given(seed=st.integers(0, 10**6), keep=st.sampled_from([2, 5, 10]), rate=st.sampled_from([0.02, 0.1]))
-@settings(max_examples=6, deadline=None)
-@pytest.mark.parametrize("kind", [LogisticLearner, ForestLearner])
+@given(seed=st.integers(0, 10**6), keep=st.sampled_from([2, 5, 10]), rate=st.sampled_from([0.05, 0.15]))
+@settings(max_examples=3, deadline=None)
+@pytest.mark.parametrize("make", [LogisticLearner, partial(ForestLearner, n_trees=2)])
 def test_probabilities_stay_calibrated(
-    kind: type[LogisticLearner] | type[ForestLearner], seed: int, keep: int, rate: float
+    make: Callable[..., Learner], seed: int, keep: int, rate: float
 ) -> None:
     """Whatever the sampling rate, the mean probability is the fraud rate of the whole stream within 35 %."""
     rng = np.random.default_rng(seed)
-    n = 15_000
+    n = 5_000
     fraud = rng.random(n) < rate
     x = rng.normal(size=(n, 2)) + fraud[:, None] * np.array([1.5, 0.0])
-    learner = kind(["a", "b"], keep_one_in=keep)
+    learner = make(["a", "b"], keep_one_in=keep)
     mask = keep_mask(hashes(n, seed), fraud, keep)
     for row, label in zip(x[mask], fraud[mask], strict=True):
         learner.learn(row, bool(label))
