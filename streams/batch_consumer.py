@@ -270,6 +270,10 @@ class BatchConsumer(driver.Consumer):
 
     # For the transport
 
+    @property
+    def assigned(self) -> bool:
+        return self._open
+
     def pause(self, tps: Iterable[TP]) -> None:
         self._paused |= set(tps)
 

@@ -24,11 +24,11 @@ class BatchingOptions:
 
     Attributes:
         max_batch: records of one partition in one batch, at most.
-        max_in_flight: batches of one partition handed out and not finished, at most; with the 1 MiB that
-            aiokafka prefetches per partition
-            this bounds the memory.
-        fetch_max_wait_ms: how long the broker may hold a fetch of nothing. Faust's own consumer waits 1500
-            ms.
+        max_in_flight: batches of one partition handed out and not finished, at most. With the one fetch
+            that aiokafka holds per partition this bounds the memory.
+        fetch_max_wait_ms: how long the broker may hold a fetch of nothing. A partition that has just given
+            its records waits that long for its next fetch when the others have none; Faust's own 1500 ms
+            are its latency. An idle app costs about 6 % of a core at 10 ms, 1.5 % at 50 ms.
         max_fetch_bytes: bytes of one partition in one fetch.
         isolation_level: whether records of open and aborted transactions are seen.
         drain_timeout: seconds a rebalance or a stop waits for batches that agents are working on.

@@ -76,9 +76,7 @@ class RecordBatch:
 
     @property
     def revoked(self) -> bool:
-        """Whether the partition has been taken away, or read from elsewhere, since: finishing has no effect
-        then.
-        """
+        """Whether the partition has been taken away, or sought, since: finishing has no effect then."""
         return self._dropped
 
     @property
@@ -93,8 +91,9 @@ class RecordBatch:
         return True
 
     def finish(self) -> None:
-        """State that everything the records cause is durable: their offsets may be committed. Never implied
-        by anything else.
+        """State that all that the records cause is durable: their offsets may be committed.
+
+        Nothing else implies it. Batches may be finished in any order, from the app's event loop.
         """
         if not self._done:
             self._done = True
@@ -197,9 +196,7 @@ class PartitionBook:
         return batch
 
     def skip_to(self, offset: int, highwater: int | None) -> None:
-        """Note that there is no record before `offset`: markers, compacted offsets, or an empty partition's
-        start.
-        """
+        """Note that no record comes before `offset`: markers, compacted offsets, the start of the log."""
         self.highwater = highwater
         if self.position is not None and offset <= self.position:
             return

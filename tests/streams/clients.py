@@ -73,7 +73,7 @@ async def read(broker: str, topic: str, partition: int, count: int) -> list[byte
     async with AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest") as consumer:
         consumer.assign([tp])
         values: list[bytes] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while len(values) < count:
                 values += [record.value for record in (await consumer.getmany(timeout_ms=200)).get(tp, ())]
         return values

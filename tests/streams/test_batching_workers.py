@@ -19,7 +19,17 @@ from pathlib import Path
 import pytest
 
 from streams.batching import TP, batch_topic, batches, transport_of
-from tests.streams.clients import committed, new_app, new_topic, numbered, publish, running, unique, until
+from tests.streams.clients import (
+    committed,
+    new_app,
+    new_topic,
+    numbered,
+    publish,
+    read,
+    running,
+    unique,
+    until,
+)
 
 pytestmark = [pytest.mark.broker, pytest.mark.chaos]
 
@@ -155,3 +165,28 @@ def test_workers_join_and_leave_under_load(broker: str) -> None:
         assert await committed(broker, group, topic, partitions) == [each] * partitions
 
     asyncio.run(run())
+
+
+def test_the_documented_example_runs(broker: str, tmp_path: Path) -> None:
+    """The program in docs/batch-agents.md turns words loud and ends with 0 on SIGTERM."""
+    words, loud = asyncio.run(new_topic(broker, 1)), asyncio.run(new_topic(broker, 1))
+    program = (ROOT / "docs" / "batch-agents.md").read_text().split("```python\n")[1].split("```")[0]
+    for written, actual in {
+        "localhost:9092": broker,
+        "words": words,
+        "loud": loud,
+        '"upper"': f'"{words}"',
+    }.items():
+        assert written in program
+        program = program.replace(written, actual)
+    asyncio.run(publish(broker, words, {0: [b"abc", b"xyz"]}))
+    example = tmp_path / "example.py"
+    example.write_text(program)
+    process = subprocess.Popen([sys.executable, str(example)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert asyncio.run(read(broker, loud, 0, 2)) == [b"ABC", b"XYZ"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
