@@ -63,10 +63,10 @@ class Scores:
 
     def add(self, rows: Columns) -> None:
         self.transaction_id += rows.strings["transaction_id"]
-        self.card.append(rows.arrays["card"])
-        self.event_time.append(rows.arrays["event_time"])
-        self.champion.append(rows.arrays["champion"])
-        self.shadows.append(rows.arrays["shadows"])
+        self.card.append(rows.words("card"))
+        self.event_time.append(rows.ints("event_time"))
+        self.champion.append(rows.floats("champion"))
+        self.shadows.append(rows.floats("shadows"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +132,14 @@ class Backtest:
 
     def _slices(self, rows: Columns) -> Iterator[Columns]:
         """Rows that no publication separates, in order."""
-        step = np.maximum.accumulate(rows.arrays["event_time"]) // self._settings.models.publish_every
+        step = np.maximum.accumulate(rows.ints("event_time")) // self._settings.models.publish_every
         cuts = np.flatnonzero(np.diff(step)) + 1
         for part in np.split(np.arange(len(rows)), cuts):
             for start in range(0, len(part), _SLICE_ROWS):
                 yield rows.take(part[start : start + _SLICE_ROWS])
 
     def _step(self, rows: Columns) -> None:
-        times = rows.arrays["event_time"]
+        times = rows.ints("event_time")
         first, last = int(times[0]), int(times.max())
         for snapshots in self._learn_core.advance(self._learning, first):
             for snapshot in snapshots:
@@ -157,7 +157,7 @@ class Backtest:
             self._undecided.append((self._messages, scored))
             self._messages += 1
             self._scores.add(scored)
-            self._digest.add(scored.strings["transaction_id"], scored.arrays["features"])
+            self._digest.add(scored.strings["transaction_id"], scored.floats("features"))
 
     def _join_labels(self, until: int) -> None:
         """Labels up to `until`, and the transactions that mature by then."""
@@ -174,7 +174,7 @@ class Backtest:
 
     def _take_outcomes(self, outcomes: list[Columns]) -> None:
         for rows in outcomes:
-            self._score_state.add_frauds(rows.take(rows.arrays["fraud"]))
+            self._score_state.add_frauds(rows.take(rows.bools("fraud")))
             self._learn_core.take(self._learning, rows)
 
     def _result(self, duration: float) -> BacktestResult:

@@ -66,27 +66,25 @@ class CardState:
 
     def admit(self, rows: Columns) -> None:
         """Adds `status` and `watermark` to the rows."""
-        arrays = rows.arrays
-        arrays["status"], arrays["watermark"] = self.admission.admit(
-            arrays["transaction"], arrays["card"], arrays["event_time"], arrays["record_time"]
+        rows.arrays["status"], rows.arrays["watermark"] = self.admission.admit(
+            rows.words("transaction"), rows.words("card"), rows.ints("event_time"), rows.ints("record_time")
         )
 
     def apply(self, delta: bytes) -> None:
         rows = columns.decode(delta)
         if len(rows):
             self.admit(rows)
-            kept = rows.take(rows.arrays["status"] != DUPLICATE)
-            arrays = kept.arrays
+            kept = rows.take(rows.codes("status") != DUPLICATE)
             self.windows.insert(
-                arrays["card"],
-                arrays["event_time"],
-                arrays["amount"],
-                arrays[self._tags],
-                arrays["status"] == ACCEPTED,
-                arrays["watermark"],
+                kept.words("card"),
+                kept.ints("event_time"),
+                kept.floats("amount"),
+                kept.words(self._tags),
+                kept.codes("status") == ACCEPTED,
+                kept.ints("watermark"),
             )
             self.windows.sweep(self.admission.watermark, len(rows))
-        self.next_offset = int(rows.meta["next_offset"])  # type: ignore[call-overload]
+        self.next_offset = rows.meta_int("next_offset")
 
     def delta(self, rows: Columns, next_offset: int) -> bytes:
         """What makes the admitted rows durable."""
@@ -120,20 +118,19 @@ class CardCore:
         `rows` itself receives `status` and `watermark`, for all its rows.
         """
         state.admit(rows)
-        kept = rows.take(rows.arrays["status"] != DUPLICATE)
-        arrays = kept.arrays
+        kept = rows.take(rows.codes("status") != DUPLICATE)
         windows = state.windows.update(
-            arrays["card"],
-            arrays["event_time"],
-            arrays["amount"],
-            arrays[f"tags_{self._entity.name}"],
-            arrays["status"] == ACCEPTED,
-            arrays["watermark"],
+            kept.words("card"),
+            kept.ints("event_time"),
+            kept.floats("amount"),
+            kept.words(f"tags_{self._entity.name}"),
+            kept.codes("status") == ACCEPTED,
+            kept.ints("watermark"),
         )
         own = transaction_features(
-            arrays["amount"], arrays["event_time"], arrays["attributes"], self._calendar
+            kept.floats("amount"), kept.ints("event_time"), kept.floats("attributes"), self._calendar
         )
         state.windows.sweep(state.admission.watermark, len(rows))
-        result = Columns(kept.meta, dict(arrays), kept.strings)
+        result = Columns(kept.meta, dict(kept.arrays), kept.strings)
         result.arrays["features"] = np.hstack([own, windows])
         return result

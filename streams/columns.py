@@ -6,15 +6,16 @@ of metadata, in one MessagePack document, so that decoding costs per message, no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
-Meta = Mapping[str, object]
+Dtype = TypeVar("Dtype", bound=np.generic)
 
 _FORMAT = 1
 
@@ -48,6 +49,42 @@ class Columns:
         for strings in self.strings.values():
             return len(strings)
         return 0
+
+    def ints(self, name: str) -> npt.NDArray[np.int64]:
+        """The column `name` of i8; like the accessors below, raises `ColumnsError` where there is none of that type."""
+        return self._typed(name, np.int64)
+
+    def floats(self, name: str) -> npt.NDArray[np.float64]:
+        return self._typed(name, np.float64)
+
+    def words(self, name: str) -> npt.NDArray[np.uint64]:
+        """Hashes."""
+        return self._typed(name, np.uint64)
+
+    def codes(self, name: str) -> npt.NDArray[np.uint8]:
+        """Small codes."""
+        return self._typed(name, np.uint8)
+
+    def bools(self, name: str) -> npt.NDArray[np.bool_]:
+        return self._typed(name, np.bool_)
+
+    def _typed(self, name: str, dtype: type[Dtype]) -> npt.NDArray[Dtype]:
+        array = self.arrays.get(name)
+        if array is None or array.dtype != dtype:
+            found = "missing" if array is None else str(array.dtype)
+            raise ColumnsError(f"column {name!r} is {found}, not {dtype.__name__}")
+        return cast("npt.NDArray[Dtype]", array)
+
+    def meta_int(self, name: str) -> int:
+        """The whole number `name` of the metadata.
+
+        Raises:
+            ColumnsError: there is none.
+        """
+        value = self.meta.get(name)
+        if not isinstance(value, int):
+            raise ColumnsError(f"metadata {name!r} is {value!r}, not a whole number")
+        return value
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Columns:
         """The given rows (indices or a mask), in that order, with the same metadata."""

@@ -159,16 +159,16 @@ class LabelJoin:
 
     def scored(self, state: LabelState, step: LabelStep, rows: Columns) -> list[Columns]:
         """Scored rows, read promptly: keeps alerted ones and moves the scoring watermark."""
-        partition = int(rows.meta["score_partition"])  # type: ignore[call-overload]
-        watermark = int(rows.meta["watermark"])  # type: ignore[call-overload]
+        partition = rows.meta_int("score_partition")
+        watermark = rows.meta_int("watermark")
         change = LabelStep(scored={partition: max(watermark, state.scored.get(partition, NEVER))})
         outcomes: list[tuple[str, Verdict]] = []
-        for index in np.flatnonzero(rows.arrays["alert"]).tolist():
+        for index in np.flatnonzero(rows.bools("alert")).tolist():
             transaction = rows.strings["transaction_id"][index]
             if transaction in state.alerted:
                 continue
             row = rows.take(np.array([index])).encode()
-            change.alerted.append((transaction, _Alerted(int(rows.arrays["event_time"][index]), row, partition)))
+            change.alerted.append((transaction, _Alerted(int(rows.ints("event_time")[index]), row, partition)))
             if transaction in state.verdicts:
                 outcomes.append((transaction, state.verdicts[transaction]))
         self._commit(state, step, change)
@@ -245,12 +245,12 @@ class LabelJoin:
             the outcomes, and whether all rows of the message are decided.
         """
         start = state.late_row if offset == state.late_offset else 0
-        times = rows.arrays["event_time"]
+        times = rows.ints("event_time")
         unripe = np.flatnonzero(times[start:] > ripe)
         stop = start + int(unripe[0]) if len(unripe) else len(times)
         done = stop == len(times)
-        partition = int(rows.meta["score_partition"])  # type: ignore[call-overload]
-        until = int(rows.meta["watermark"]) if done else int(times[stop:].min()) - 1  # type: ignore[call-overload]
+        partition = rows.meta_int("score_partition")
+        until = rows.meta_int("watermark") if done else int(times[stop:].min()) - 1
         change = LabelStep(undecided={partition: max(until, state.undecided.get(partition, NEVER))})
         change.late_offset, change.late_row = (offset + 1, 0) if done else (offset, stop)
         keep, fraud, source, known_at = [], [], [], []

@@ -62,14 +62,15 @@ class LearnCore:
         """Outcomes that will be learned once they take effect; returns how many of them are kept."""
         if not len(outcomes):
             return 0
-        arrays = outcomes.arrays
-        keep = np.flatnonzero(keep_mask(arrays["transaction"], arrays["fraud"], self.rules.keep_one_in))
-        features = np.ascontiguousarray(arrays["features"], dtype=np.float64)
+        transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
+        known_at = outcomes.ints("known_at")
+        keep = np.flatnonzero(keep_mask(transactions, fraud, self.rules.keep_one_in))
+        features = np.ascontiguousarray(outcomes.floats("features"))
         for index in keep.tolist():
             item = (
-                int(arrays["known_at"][index]),
-                int(arrays["transaction"][index]),
-                bool(arrays["fraud"][index]),
+                int(known_at[index]),
+                int(transactions[index]),
+                bool(fraud[index]),
                 features[index].tobytes(),
             )
             heapq.heappush(state.waiting, item)

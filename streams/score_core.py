@@ -85,29 +85,32 @@ class ScoreState:
         npt.NDArray[np.bool_],
         npt.NDArray[np.int64],
     ]:
-        assert self.entity is not None  # noqa: S101 -- callers have checked
-        arrays = rows.arrays
+        assert self.entity is not None
         return (
-            arrays["hop"],
-            arrays["event_time"],
-            arrays["amount"],
-            arrays[f"tags_{self.entity.name}"],
-            arrays["status"] == ACCEPTED,
-            arrays["watermark"],
+            rows.words("hop"),
+            rows.ints("event_time"),
+            rows.floats("amount"),
+            rows.words(f"tags_{self.entity.name}"),
+            rows.codes("status") == ACCEPTED,
+            rows.ints("watermark"),
         )
 
     def add_frauds(self, outcomes: Columns) -> None:
         """Outcomes become known frauds of their key; a reversal removes one."""
         if self.windows is None or not len(outcomes):
             return
-        arrays = outcomes.arrays
         self.windows.add_frauds(
-            arrays["hop"], arrays["event_time"], arrays["known_at"], arrays["transaction"], arrays["fraud"]
+            outcomes.words("hop"),
+            outcomes.ints("event_time"),
+            outcomes.ints("known_at"),
+            outcomes.words("transaction"),
+            outcomes.bools("fraud"),
         )
 
     def delta(self, rows: Columns | None, outcomes: Columns | None, step: ScoreStep) -> bytes:
         """What makes a batch durable."""
-        arrays: dict[str, npt.NDArray[np.generic]] = {}
+        arrays: dict[str, columns.Array] = {}
+        names: tuple[str, ...]
         if rows is not None and self.entity is not None:
             names = ("hop", "event_time", "amount", f"tags_{self.entity.name}", "status", "watermark")
             arrays = {name: rows.arrays[name] for name in names}
@@ -174,8 +177,7 @@ def in_score_order(rows: Columns) -> Columns:
     The order does not depend on how cards are spread over partitions, and within one card partition it is that of its offsets
     up to equal watermarks.
     """
-    arrays = rows.arrays
-    return rows.take(np.lexsort((arrays["offset"], arrays["card"], arrays["watermark"])))
+    return rows.take(np.lexsort((rows.ints("offset"), rows.words("card"), rows.ints("watermark"))))
 
 
 class ScoreCore:
@@ -190,7 +192,7 @@ class ScoreCore:
 
         `shadows` is (rows, shadows), NaN where a shadow gave none.
         """
-        features = np.hstack([rows.arrays["features"], state.update(rows)])
+        features = np.hstack([rows.floats("features"), state.update(rows)])
         scored = deployment.score(features, self._clock)
         result = Columns(rows.meta, dict(rows.arrays), rows.strings)
         result.arrays["features"] = features

@@ -37,16 +37,16 @@ class WaitingRows(Generic[Token]):
         """Rows of one batch of hop messages; `token` comes back once all of them have been taken."""
         highest = NEVER
         for part in parts:
-            card_partition = int(part.meta["card_partition"])  # type: ignore[call-overload]
+            card_partition = part.meta_int("card_partition")
             if not len(part):
                 continue
-            fresh = part.arrays["offset"] > self._seen.get(card_partition, -1)
+            fresh = part.ints("offset") > self._seen.get(card_partition, -1)
             if not fresh.any():
                 continue
             rows = part.take(fresh)
-            self._seen[card_partition] = int(rows.arrays["offset"][-1])
+            self._seen[card_partition] = int(rows.ints("offset")[-1])
             rows.arrays["card_partition"] = np.full(len(rows), card_partition, dtype=np.int64)
-            highest = max(highest, int(rows.arrays["watermark"][-1]))
+            highest = max(highest, int(rows.ints("watermark")[-1]))
             self._parts.append(rows)
             self.rows += len(rows)
         self.newest = max(self.newest, highest)
@@ -54,7 +54,7 @@ class WaitingRows(Generic[Token]):
 
     def oldest(self) -> int:
         """The smallest event time that waits."""
-        return min((int(part.arrays["event_time"].min()) for part in self._parts), default=NEVER)
+        return min((int(part.ints("event_time").min()) for part in self._parts), default=NEVER)
 
     def take(self, frontier: int, chunk: int) -> Iterator[Columns]:
         """Rows with a watermark up to `frontier` in the order in which they are scored, in chunks of about `chunk` rows.
@@ -64,14 +64,14 @@ class WaitingRows(Generic[Token]):
         if not self._parts:
             return
         rows = concat(self._parts)
-        ready = rows.arrays["watermark"] <= frontier
+        ready = rows.ints("watermark") <= frontier
         rest = rows.take(~ready) if frontier < FOREVER else None
         self._parts = [rest] if rest is not None and len(rest) else []
         chosen = in_score_order(rows.take(ready))
         self.rows -= len(chosen)
         if not self._parts:
             self.newest = NEVER
-        watermarks = chosen.arrays["watermark"]
+        watermarks = chosen.ints("watermark")
         start = 0
         while start < len(chosen):
             stop = start + chunk

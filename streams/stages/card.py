@@ -9,6 +9,8 @@ A batch that is read again after a crash gives the same rows; the score stage dr
 
 from __future__ import annotations
 
+from functools import partial
+
 import faust
 import numpy as np
 
@@ -108,7 +110,7 @@ class CardWork:
         """A message for every partition of the hop, also without rows: it carries the watermark."""
         meta: dict[str, object] = {"card_partition": self._partition, "watermark": self.state.admission.watermark}
         forwarded = Columns(meta, {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings)
-        destination = hop_partitions(rows.arrays["hop"], self._context.partitions)
+        destination = hop_partitions(rows.words("hop"), self._context.partitions)
         outputs = []
         for partition in range(self._context.partitions):
             part = forwarded.take(np.flatnonzero(destination == partition))
@@ -117,7 +119,7 @@ class CardWork:
 
     def _count(self, rows: Columns, unknown_fields: int, codes: list[str]) -> None:
         metrics = self._context.metrics
-        status = rows.arrays["status"]
+        status = rows.codes("status")
         metrics.transactions.add(int((status == DUPLICATE).sum()), "duplicate")
         metrics.transactions.add(int((status == LATE).sum()), "late")
         metrics.transactions.add(len(codes), "dead_lettered")
@@ -138,6 +140,6 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[CardWork]:
     @app.agent(batch_topic(app, topic), name="card")
     async def card(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, lambda work, batch=batch: work.handle(batch))
+            await tasks.put(batch.partition, partial(CardWork.handle, batch=batch))
 
     return tasks

@@ -11,6 +11,8 @@ may give an outcome twice; the windows ignore the second, the learn stage drops 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
 
 import aiokafka
 import faust
@@ -22,7 +24,7 @@ from streams.alignment import NEVER
 from streams.batches import RecordBatch
 from streams.batching import batch_topic, batches
 from streams.changelog import Changelog
-from streams.codecs import FeedbackDecoder, LabelDecoder
+from streams.codecs import FeedbackDecoder, LabelDecoder, Rejected
 from streams.columns import Columns
 from streams.connection import client_options
 from streams.dead_letters import dead_letter
@@ -124,7 +126,7 @@ class LabelWork:
         await self._mature(step, outcomes)
         batch.finish()
 
-    async def _refuse(self, batch: RecordBatch, rejected: list) -> None:  # type: ignore[type-arg]
+    async def _refuse(self, batch: RecordBatch, rejected: Sequence[Rejected]) -> None:
         topic = self._context.name("dead-letters")
         if rejected:
             await self._context.outputs.send(
@@ -184,11 +186,11 @@ class LabelWork:
         """Frauds and reversals to the score partitions, each with how far its rows are decided."""
         by_partition: dict[int, list[Columns]] = defaultdict(list)
         for rows in outcomes:
-            notable = rows.arrays["fraud"] | (np.array(rows.strings["source"]) != "maturity")
+            notable = rows.bools("fraud") | (np.array(rows.strings["source"]) != "maturity")
             if notable.any():
                 names = ("hop", "event_time", "known_at", "transaction", "fraud")
                 chosen = rows.take(notable)
-                score_partition = int(rows.meta["score_partition"])  # type: ignore[call-overload]
+                score_partition = rows.meta_int("score_partition")
                 by_partition[score_partition].append(
                     Columns({}, {name: chosen.arrays[name] for name in names})
                 )
@@ -229,16 +231,16 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
     @app.agent(batch_topic(app, context.name("labels")), name="labels")
     async def labels(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, lambda work, batch=batch: work.labels(batch))
+            await tasks.put(batch.partition, partial(LabelWork.labels, batch=batch))
 
     @app.agent(batch_topic(app, context.name("feedback")), name="feedback")
     async def feedback(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, lambda work, batch=batch: work.feedback(batch))
+            await tasks.put(batch.partition, partial(LabelWork.feedback, batch=batch))
 
     @app.agent(batch_topic(app, context.name("scored")), name="scored")
     async def scored(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, lambda work, batch=batch: work.scored(batch))
+            await tasks.put(batch.partition, partial(LabelWork.scored, batch=batch))
 
     return tasks

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from functools import partial
 
 import faust
 
@@ -91,7 +92,7 @@ class LearnWork:
             if record.offset < self._checkpoint.next_offset:
                 continue
             rows = columns.decode(record.value or b"")
-            self._watermarks[int(rows.meta["label_partition"])] = int(rows.meta["watermark"])  # type: ignore[call-overload]
+            self._watermarks[rows.meta_int("label_partition")] = rows.meta_int("watermark")
             self._core.take(state, rows)
         self._held.append(batch)
         self._checkpoint.next_offset = max(self._checkpoint.next_offset, batch.next_offset)
@@ -137,6 +138,6 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
     @app.agent(batch_topic(app, topic), name="learn")
     async def learn(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, lambda work, batch=batch: work.handle(batch))
+            await tasks.put(batch.partition, partial(LearnWork.handle, batch=batch))
 
     return tasks

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import faust
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from monitoring.drift import DriftMonitor
 from monitoring.funnel import AlertFunnel
@@ -43,9 +45,9 @@ class ObserveCore:
 
     def scored(self, rows: Columns) -> None:
         """Scored rows: drift of features and scores."""
-        self.watermark = max(self.watermark, int(rows.meta["watermark"]))  # type: ignore[call-overload]
-        times = rows.arrays["event_time"]
-        self._features.update(times, rows.arrays["features"], self.watermark)
+        self.watermark = max(self.watermark, rows.meta_int("watermark"))
+        times = rows.ints("event_time")
+        self._features.update(times, rows.floats("features"), self.watermark)
         for role, scores in by_model(rows).items():
             if role not in self._scores:
                 self._scores[role] = DriftMonitor((role,), reference_ms=7 * DAY, slot_ms=DAY, slots=7)
@@ -53,10 +55,10 @@ class ObserveCore:
 
     def outcomes(self, rows: Columns) -> None:
         """Outcomes: quality of every model."""
-        arrays = rows.arrays
+        times, cards, frauds = rows.ints("event_time"), rows.words("card").view(np.int64), rows.bools("fraud")
         for role, scores in by_model(rows).items():
             quality = self._quality.setdefault(role, RoleQuality())
-            quality.update(arrays["event_time"], arrays["card"].view(np.int64), arrays["fraud"], scores)
+            quality.update(times, cards, frauds, scores)
 
     def feedback(self, alert_id: str, action: str, action_time: int) -> None:
         """What an analyst did with an alert."""
@@ -89,14 +91,15 @@ class ObserveCore:
         }
 
 
-def by_model(rows: Columns) -> dict[str, Any]:
+def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
     """Scores by role: `champion`, and the name of each shadow."""
     if not len(rows):
         return {}
-    shadows = [name for role, name, _ in rows.meta["models"] if role != "champion"]  # type: ignore[attr-defined]
-    scores = {"champion": rows.arrays["champion"]}
+    models = msgspec.convert(rows.meta["models"], list[tuple[str, str, int]])
+    shadows = [name for role, name, _ in models if role != "champion"]
+    scores = {"champion": rows.floats("champion")}
     for column, name in enumerate(shadows):
-        scores[f"shadow:{name}"] = rows.arrays["shadows"][:, column]
+        scores[f"shadow:{name}"] = rows.floats("shadows")[:, column]
     return scores
 
 

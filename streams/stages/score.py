@@ -11,6 +11,7 @@ again after a crash is scored with the versions that were in use, so that it giv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import faust
 import numpy as np
@@ -84,8 +85,8 @@ class ScoreWork:
         """Rows to score: they join those that wait."""
         parts = [columns.decode(record.value or b"") for record in batch.records]
         for part in parts:
-            source = int(part.meta["card_partition"])  # type: ignore[call-overload]
-            self._gate.advance(("cards", source), int(part.meta["watermark"]))  # type: ignore[call-overload]
+            source = part.meta_int("card_partition")
+            self._gate.advance(("cards", source), part.meta_int("watermark"))
         self.waiting.put(parts, batch)
         await self._release()
 
@@ -95,8 +96,8 @@ class ScoreWork:
         decided: dict[int, int] = {}
         frauds = [part for part in parts if len(part)]
         for part in parts:
-            source = int(part.meta["label_partition"])  # type: ignore[call-overload]
-            decided[source] = int(part.meta["decided"])  # type: ignore[call-overload]
+            source = part.meta_int("label_partition")
+            decided[source] = part.meta_int("decided")
             self._gate.advance(("labels", source), decided[source] + self._maturity)
         if frauds:
             joined = columns.concat(frauds)
@@ -131,15 +132,15 @@ class ScoreWork:
         await self._adopt_models()
         began = self._context.clock()
         scored = self._core.process(self.state, self._deployment, rows)
-        watermark = min(frontier, int(rows.arrays["watermark"][-1]))
+        watermark = min(frontier, int(rows.ints("watermark")[-1]))
         self._scored_until = max(self._scored_until, watermark)
         outputs = list(self._published(scored))
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         await self._context.outputs.send([*outputs, *self._scored_records(scored)])
         failpoint("score:sent")
-        sources = rows.arrays["card_partition"]
+        sources = rows.ints("card_partition")
         applied = {
-            int(source): int(rows.arrays["offset"][sources == source].max()) for source in np.unique(sources)
+            int(source): int(rows.ints("offset")[sources == source].max()) for source in np.unique(sources)
         }
         step = ScoreStep(applied=applied, began=self.state.began)
         self.state.advance(step)
@@ -221,13 +222,13 @@ class ScoreWork:
 
     def _reasons(self, rows: Columns) -> Iterator[list[Reason]]:
         """The reasons of the alerts, in their order."""
-        alerts = np.flatnonzero(rows.arrays["alert"])
+        alerts = np.flatnonzero(rows.bools("alert"))
         top = self._context.settings.policy.reasons
         if not len(alerts) or not top:
             return iter([[] for _ in alerts])
         champion = self._deployment.champion
         explained = explain(
-            champion.scorer, rows.arrays["features"][alerts], champion.reference, self._context.spec.names, top
+            champion.scorer, rows.floats("features")[alerts], champion.reference, self._context.spec.names, top
         )
         return iter([[Reason(r.feature, r.value, r.contribution) for r in reasons] for reasons in explained])
 
@@ -243,7 +244,7 @@ class ScoreWork:
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
-        sources = rows.arrays["card_partition"]
+        sources = rows.ints("card_partition")
         topic = self._context.name("scored")
         return [
             Output(topic, partition, None, kept.take(np.flatnonzero(sources == partition)).encode())
@@ -251,11 +252,11 @@ class ScoreWork:
         ]
 
     def _count(self, rows: Columns) -> None:
-        metrics, arrays = self._context.metrics, rows.arrays
+        metrics = self._context.metrics
         metrics.transactions.add(len(rows), "scored")
-        metrics.alerts.add(int(arrays["alert"].sum()))
-        metrics.end_to_end.observe((self._context.now_ms() - arrays["record_time"]) / 1000.0)
-        metrics.scores.observe(arrays["champion"], "champion")
+        metrics.alerts.add(int(rows.bools("alert").sum()))
+        metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
+        metrics.scores.observe(rows.floats("champion"), "champion")
         metrics.threshold.set(self._policy.threshold)
         if self.state.windows is not None:
             metrics.state_keys.set(self.state.windows.n_keys, "score")
@@ -274,11 +275,11 @@ def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> PartitionT
     @app.agent(batch_topic(app, hop), name="score")
     async def score(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, lambda work, batch=batch: work.hop(batch))
+            await tasks.put(batch.partition, partial(ScoreWork.hop, batch=batch))
 
     @app.agent(batch_topic(app, context.name("known-frauds")), name="known-frauds")
     async def known_frauds(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, lambda work, batch=batch: work.known_frauds(batch))
+            await tasks.put(batch.partition, partial(ScoreWork.known_frauds, batch=batch))
 
     return tasks
