@@ -1,0 +1,59 @@
+"""Batches of scores are encoded as single ones are."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.codecs import encode
+from streams.records import ModelRef, Score, ShadowScore
+from streams.score_lines import ScoreFrame, score_lines
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text(min_size=1, max_size=8)
+
+
+@given(
+    rows=st.lists(st.tuples(TEXT, TEXT, TEXT, st.integers(0, 2**53), FLOATS, st.booleans()), max_size=6),
+    names=st.lists(TEXT, max_size=2, unique=True),
+    features=st.integers(0, 3),
+    data=st.data(),
+)
+def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) -> None:  # type: ignore[no-untyped-def]
+    """Every line holds the fields of a `Score` in its order, with equal numbers; a NaN shadow is left out."""
+    numbers = data.draw(st.lists(FLOATS, min_size=len(rows) * features, max_size=len(rows) * features))
+    matrix = np.array(numbers).reshape(len(rows), features)
+    beside = data.draw(
+        st.lists(FLOATS | st.just(math.nan), min_size=len(rows) * len(names), max_size=len(rows) * len(names))
+    )
+    shadows = np.array(beside, dtype=float).reshape(len(rows), len(names))
+    frame = ScoreFrame(7, 0.5, ModelRef("champion%", 3), tuple((name, 2) for name in names), "spec", "config")
+    lines = score_lines(
+        frame,
+        transaction_id=[row[0] for row in rows],
+        card_id=[row[1] for row in rows],
+        terminal_id=[row[2] for row in rows],
+        currency=["EUR"] * len(rows),
+        event_time=np.array([row[3] for row in rows], dtype=np.int64),
+        amount_minor=np.arange(len(rows), dtype=np.int64),
+        score=np.array([row[4] for row in rows]),
+        shadows=shadows,
+        alert=np.array([row[5] for row in rows], dtype=np.bool_),
+        features=matrix,
+    )
+    expected = [
+        Score(
+            transaction, card, terminal, time, 7, index, "EUR", score, 0.5, alert, "champion", frame.model,
+            [ShadowScore(name, 2, value) for name, value in zip(names, shadows[index].tolist(), strict=True) if value == value],
+            matrix[index].tolist(), "spec", "config",
+        )
+        for index, (transaction, card, terminal, time, score, alert) in enumerate(rows)
+    ]  # fmt: skip
+    assert [msgspec.json.decode(line, type=Score) for line in lines] == expected
+    assert [list(msgspec.json.decode(line)) for line in lines] == [
+        list(msgspec.json.decode(encode(score))) for score in expected
+    ]
