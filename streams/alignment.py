@@ -1,9 +1,10 @@
 """Event-time alignment of the inputs of one stage partition.
 
-A stage with several inputs (the card partitions behind a hop, the outcomes beside the transactions) sees them at different
-speeds. The gate keeps the watermark of each input and answers up to which event time rows may be released so that every input
-has been seen that far. Live traffic is aligned by nature and never waits; a history replayed faster than life waits for its
-slowest input; one that makes no progress for `idle_after_ms` while rows wait for it is not waited for until it moves again.
+A stage with several inputs (the card partitions behind a hop, the outcomes beside the transactions) sees them
+at different speeds. The gate keeps the watermark of each input and answers up to which event time rows may be
+released so that every input has been seen that far. Live traffic is aligned by nature and never waits; a
+history replayed faster than life waits for its slowest input; one that makes no progress for `idle_after_ms`
+while rows wait for it is not waited for until it moves again.
 
 Wall clock decides only *whether to wait*; it never enters a feature, a window or an id.
 """

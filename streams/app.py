@@ -77,7 +77,9 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown or not stages:
-        raise SettingsError(f"stages: unknown {', '.join(unknown) or 'none given'}; known are {', '.join(STAGES)}")
+        raise SettingsError(
+            f"stages: unknown {', '.join(unknown) or 'none given'}; known are {', '.join(STAGES)}"
+        )
     spec = feature_spec(settings)
     build_learners(settings.models, spec)  # unknown kinds and options are refused before anything starts
     context = StageContext(
@@ -131,7 +133,8 @@ def _attach(stage: str, app: faust.App, flow: Flow) -> Any:
 
 def _batching(stage: str, settings: Settings) -> BatchingOptions:
     if stage == "score":
-        # Messages of the hop hold many rows each, and wait for other inputs; rows are bounded by alignment.max_buffered_rows.
+        # Messages of the hop hold many rows each, and wait for other inputs; rows are bounded by
+        # alignment.max_buffered_rows.
         return BatchingOptions(max_batch=16, max_in_flight=256, drain_timeout=1.0)
     if stage == "learn":
         # Batches stay unfinished until a checkpoint covers them.

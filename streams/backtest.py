@@ -1,7 +1,8 @@
 """A history through the same cores as the stages, without a broker, in event order.
 
-The order of things within a step of event time is that of life: what has been learned by its beginning is published, labels that
-become known during it are joined, its transactions are scored. Features see a label only from its `known_at` on.
+The order of things within a step of event time is that of life: what has been learned by its beginning is
+published, labels that become known during it are joined, its transactions are scored. Features see a label
+only from its `known_at` on.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,6 @@ import numpy.typing as npt
 import xxhash
 
 from models.spec import FeatureSpec
-from streams.alignment import NEVER
 from streams.card_core import CardCore, CardState
 from streams.columns import Columns
 from streams.delayed_labels import DelayedLabels
@@ -116,7 +116,9 @@ class Backtest:
         self._digest = FeatureDigest()
         self._frauds: set[str] = set()
 
-    def run(self, batches: Iterable[TransactionColumns], advance: Advance = lambda _done, _remark: None) -> BacktestResult:
+    def run(
+        self, batches: Iterable[TransactionColumns], advance: Advance = lambda _done, _remark: None
+    ) -> BacktestResult:
         """Everything from the first transaction to the last."""
         began = time.perf_counter()
         for batch in batches:
@@ -190,7 +192,9 @@ class Backtest:
             card=np.concatenate(scores.card) if scores.card else np.empty(0, np.uint64),
             event_time=np.concatenate(scores.event_time) if scores.event_time else np.empty(0, np.int64),
             scores=by_model,
-            fraud=np.fromiter((each in frauds for each in scores.transaction_id), np.bool_, len(scores.transaction_id)),
+            fraud=np.fromiter(
+                (each in frauds for each in scores.transaction_id), np.bool_, len(scores.transaction_id)
+            ),
             versions={name: version for _, name, version in self._deployment.models()},
             learned={name: learner.n_learned for name, learner in learning.learners.items()},
             counts={"transactions": self._read, "scored": len(scores.transaction_id)},
@@ -201,5 +205,3 @@ class Backtest:
 
 def _joined(parts: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     return np.concatenate(parts) if parts else np.empty(0)
-
-

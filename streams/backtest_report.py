@@ -20,7 +20,7 @@ K = 100
 
 
 def report(result: BacktestResult, start: int | None, end: int | None) -> dict[str, Any]:
-    """Counts, and for every model AUC, average precision, CP@100 and calibration over `start <= event_time < end`."""
+    """Counts, and by model AUC, average precision, CP@100, calibration over `start <= event_time < end`."""
     inside = np.ones(len(result.event_time), dtype=np.bool_)
     if start is not None:
         inside &= result.event_time >= start
@@ -71,8 +71,9 @@ def show(document: dict[str, Any]) -> None:
     """The report for people."""
     console = Console()
     console.print(
-        f"{document['scored']:,} of {document['transactions']:,} transactions scored in {document['duration_s']} s "
-        f"({document['transactions_per_s']:,}/s); evaluated {document['evaluated']:,} with {document['frauds']:,} frauds, "
+        f"{document['scored']:,} of {document['transactions']:,} transactions scored "
+        f"in {document['duration_s']} s ({document['transactions_per_s']:,}/s); "
+        f"evaluated {document['evaluated']:,} with {document['frauds']:,} frauds, "
         f"{document['from']} to {document['to']}"
     )
     table = Table("role", "model", "version", "learned", "AUC ROC", "AP", f"CP@{K}", "ECE")
@@ -87,9 +88,11 @@ def show(document: dict[str, Any]) -> None:
 
 
 def write_scores(result: BacktestResult, path: Path, id_column: str) -> None:
-    """All scores as Parquet: the id under its name in the history, event time, truth, the champion's `score`, and `score_<shadow>`."""
+    """All scores as Parquet: the id as the history names it, event time, truth, `score`, `score_<shadow>`."""
     identifiers = result.transaction_id
-    numeric = all(each.isdigit() and (each == "0" or each[0] != "0") and len(each) < 19 for each in identifiers)
+    numeric = all(
+        each.isdigit() and (each == "0" or each[0] != "0") and len(each) < 19 for each in identifiers
+    )
     columns: dict[str, Any] = {
         id_column: [int(each) for each in identifiers] if numeric else identifiers,
         "event_time": pa.array(result.event_time, pa.timestamp("ms", "UTC")),

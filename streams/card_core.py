@@ -1,6 +1,7 @@
 """The core of the card stage: admission and the windows of the card, over the rows of one partition.
 
-Pure: the same rows in the same order give the same state and the same features, under Faust, in `backtest` and in tests.
+Pure: the same rows in the same order give the same state and the same features, under Faust, in `backtest`
+and in tests.
 """
 
 from __future__ import annotations

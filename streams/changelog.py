@@ -1,12 +1,13 @@
 """Partition state on a compacted topic: a delta per batch, the whole state in a rolling checkpoint.
 
-The state of a stage partition lives in memory. After every batch the stage appends one *delta* (what the batch changed, a few
-columns) to the partition of its changelog. So that the log stays bounded, the state is also written in *buckets*, one after
-another, as the deltas grow: when every bucket has been written anew, the deltas from before that round are tombstoned and
-compaction removes them. Restoring reads the log once in order: a delta is applied, a bucket replaces what it covers.
+The state of a stage partition lives in memory. After every batch the stage appends one *delta* (what the
+batch changed, a few columns) to the partition of its changelog. So that the log stays bounded, the state is
+also written in *buckets*, one after another, as the deltas grow: when every bucket has been written anew, the
+deltas from before that round are tombstoned and compaction removes them. Restoring reads the log once in
+order: a delta is applied, a bucket replaces what it covers.
 
-A bucket can be larger than a message, so it is cut into chunks. Its two latest versions alternate between two sets of keys, so
-that a crash between two chunks, followed by compaction, leaves the older version whole.
+A bucket can be larger than a message, so it is cut into chunks. Its two latest versions alternate between two
+sets of keys, so that a crash between two chunks, followed by compaction, leaves the older version whole.
 
 Keys: `d/<sequence>` for a delta, `b/<bucket>/<side>/<chunk>` for a chunk.
 """
@@ -32,7 +33,7 @@ _MIN_BYTES_PER_BUCKET = 256 * 1024
 
 
 class PartitionState(Protocol):
-    """What a stage keeps for one partition; applying the same deltas in the same order gives the same state."""
+    """What a stage keeps for one partition; the same deltas in the same order give the same state."""
 
     @property
     def buckets(self) -> int:

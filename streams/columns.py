@@ -1,7 +1,7 @@
 """Internal columnar records: many rows in one Kafka message.
 
-The topics between stages carry batches, not single transactions: named numpy arrays, lists of strings and a small dictionary
-of metadata, in one MessagePack document, so that decoding costs per message, not per row.
+The topics between stages carry batches, not single transactions: named numpy arrays, lists of strings and a
+small dictionary of metadata, in one MessagePack document, so that decoding costs per message, not per row.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ColumnsError(ValueError):
 
 @dataclass(slots=True)
 class Columns:
-    """Rows as columns: every array has the rows on its first axis, every string list has one entry per row."""
+    """Rows as columns: an array has the rows on its first axis, a string list has one entry per row."""
 
     meta: dict[str, object] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -51,7 +51,10 @@ class Columns:
         return 0
 
     def ints(self, name: str) -> npt.NDArray[np.int64]:
-        """The column `name` of i8; like the accessors below, raises `ColumnsError` where there is none of that type."""
+        """The i8 column `name`.
+
+        This and the accessors below raise `ColumnsError` where there is no column of that name and type.
+        """
         return self._typed(name, np.int64)
 
     def floats(self, name: str) -> npt.NDArray[np.float64]:

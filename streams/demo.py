@@ -1,7 +1,8 @@
-"""The whole system in one process tree: broker, workers, a stream with labels and analysts, and the accounting at the end.
+"""The whole system in one process tree: broker, workers, a stream with labels and analysts, the accounting.
 
-The stream runs as if it were live, at many times the speed of life: stages do not wait for each other to align event times.
-Duplicates and broken records are mixed in; every record published must come out as a score, a duplicate or a dead letter.
+The stream runs as if it were live, at many times the speed of life: stages do not wait for each other to
+align event times. Duplicates and broken records are mixed in; every record published must come out as a
+score, a duplicate or a dead letter.
 """
 
 from __future__ import annotations
@@ -89,7 +90,12 @@ class _TimedOutputs(Outputs):
 
 
 async def run(
-    settings: Settings, batches: Iterable[TransactionColumns], *, total: int | None, rate: float, label_delay: int | None
+    settings: Settings,
+    batches: Iterable[TransactionColumns],
+    *,
+    total: int | None,
+    rate: float,
+    label_delay: int | None,
 ) -> dict[str, Any]:
     """Run everything; the summary.
 
@@ -107,7 +113,17 @@ async def run(
         frauds: set[str] = set()
         async with _workers(settings) as metrics_urls:
             streaming = time.monotonic()
-            await _stream(settings, catalogue, tally, _remembering(batches, frauds), frauds, total, rate, label_delay, metrics_urls)
+            await _stream(
+                settings,
+                catalogue,
+                tally,
+                _remembering(batches, frauds),
+                frauds,
+                total,
+                rate,
+                label_delay,
+                metrics_urls,
+            )
             duration = time.monotonic() - streaming
             counted = await asyncio.to_thread(_counters, metrics_urls)
     return _summary(tally, frauds, counted, duration, time.monotonic() - began)
@@ -134,9 +150,10 @@ async def _workers(settings: Settings) -> AsyncIterator[list[str]]:
         }
         processes.append(
             await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "streams.cli", "worker", "--stages", ",".join(stages),
-                env=environment, stdout=sys.stderr,
-            )  # fmt: skip
+                *(sys.executable, "-m", "streams.cli", "worker", "--stages", ",".join(stages)),
+                env=environment,
+                stdout=sys.stderr,
+            )
         )
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     watch = asyncio.create_task(_first_end(processes))
@@ -170,7 +187,7 @@ async def _first_end(processes: Sequence[asyncio.subprocess.Process]) -> int | N
 async def _all_ready(urls: Sequence[str]) -> None:
     async with asyncio.timeout(_READY_SECONDS):
         for url in urls:
-            while not await asyncio.to_thread(_is_ready, url):
+            while not await asyncio.to_thread(_is_ready, url):  # noqa: ASYNC110 -- another process's event
                 await asyncio.sleep(0.2)
 
 
@@ -218,7 +235,9 @@ async def _stream(
     async with _TimedOutputs(settings, transactions, tally) as outputs:
         await reader.start()
         live = Live(_view(tally, total), console=console, transient=True) if console.is_terminal else None
-        reading = asyncio.create_task(_read(reader, outputs, catalogue, tally, analysts, settings.topics.partitions))
+        reading = asyncio.create_task(
+            _read(reader, outputs, catalogue, tally, analysts, settings.topics.partitions)
+        )
         try:
             with live or contextlib.nullcontext():
                 publishing = asyncio.create_task(
@@ -262,7 +281,9 @@ async def _until_done(
                 return
             await asyncio.sleep(0.25)
         if time.monotonic() - moved_at > _STALLED_SECONDS:
-            raise DemoFailed(f"nothing came out for {_STALLED_SECONDS:.0f} s; {out} of {tally.published} done")
+            raise DemoFailed(
+                f"nothing came out for {_STALLED_SECONDS:.0f} s; {out} of {tally.published} done"
+            )
 
 
 async def _read(
@@ -311,7 +332,9 @@ def _count_score(tally: Tally, score: dict[str, Any], now: float) -> None:
     tally.scored.add(identifier)
     tally.identifiers.append(identifier)
     tally.event_time = max(tally.event_time, score["event_time"])
-    by_name = {score["model"]["name"]: score["score"]} | {each["name"]: each["score"] for each in score["shadows"]}
+    by_name = {score["model"]["name"]: score["score"]} | {
+        each["name"]: each["score"] for each in score["shadows"]
+    }
     tally.versions[score["model"]["name"]] = ("champion", score["model"]["version"])
     for each in score["shadows"]:
         tally.versions[each["name"]] = ("shadow", each["version"])
@@ -398,7 +421,9 @@ def show(summary: dict[str, Any]) -> None:
     for name in ("transactions", "scored", "duplicates", "late", "alerts", "dead_lettered", "unaccounted"):
         table.add_row(name.replace("_", " "), f"{summary[name]:,}")
     table.add_row("throughput", f"{summary['throughput_tps']:,.0f} transactions/s")
-    table.add_row("latency p50 / p99 / p99.9", " / ".join(f"{v:.0f}" for v in summary["latency_ms"].values()) + " ms")
+    table.add_row(
+        "latency p50 / p99 / p99.9", " / ".join(f"{v:.0f}" for v in summary["latency_ms"].values()) + " ms"
+    )
     table.add_row("duration", f"{summary['duration_s']} s")
     console.print(table)
     models = Table("role", "model", "version", "outcomes learned", "average precision (second half)")

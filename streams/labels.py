@@ -1,14 +1,17 @@
 """The label join: scored transactions, labels and analyst feedback in, outcomes out.
 
-An *outcome* says of one scored transaction whether it was a fraud, with the features and scores as they were when it was scored.
+An *outcome* says of one scored transaction whether it was a fraud, with the features and scores as they were
+when it was scored.
 
-* A label or a verdict of an analyst about an **alerted** transaction is an outcome at once: the features of alerts are held.
-* Every other transaction is decided at **maturity**, a fixed event-time delay after the transaction: with a fraud label by then it
-  is a fraud, without one it is genuine. Its features are not held meanwhile; the scored rows are read again, late.
+* A label or a verdict of an analyst about an **alerted** transaction is an outcome at once: the features of
+  alerts are held.
+* Every other transaction is decided at **maturity**, a fixed event-time delay after the transaction: with a
+  fraud label by then it is a fraud, without one it is genuine. Its features are not held meanwhile; the
+  scored rows are read again, late.
 
-So only labels (rare) and alerted rows (few) are state. A later verdict that contradicts an earlier one is given as a new outcome.
-Effect time: `known_at` is when the verdict was given for an alert, never before the scoring watermark that had been reached, and
-`event_time + maturity` for the others.
+So only labels (rare) and alerted rows (few) are state. A later verdict that contradicts an earlier one is
+given as a new outcome. Effect time: `known_at` is when the verdict was given for an alert, never before the
+scoring watermark that had been reached, and `event_time + maturity` for the others.
 """
 
 from __future__ import annotations
@@ -149,8 +152,8 @@ _decode_saved = msgspec.msgpack.Decoder(_Saved).decode
 class LabelJoin:
     """The pure core of the label stage: one call per batch, against the state of one partition.
 
-    Every method changes `state`, appends what it changed to `step` and returns outcomes as columns. `counts` collects what
-    became of labels, by (source, result).
+    Every method changes `state`, appends what it changed to `step` and returns outcomes as columns. `counts`
+    collects what became of labels, by (source, result).
     """
 
     def __init__(self, policy: LabelPolicy) -> None:
@@ -168,7 +171,9 @@ class LabelJoin:
             if transaction in state.alerted:
                 continue
             row = rows.take(np.array([index])).encode()
-            change.alerted.append((transaction, _Alerted(int(rows.ints("event_time")[index]), row, partition)))
+            change.alerted.append(
+                (transaction, _Alerted(int(rows.ints("event_time")[index]), row, partition))
+            )
             if transaction in state.verdicts:
                 outcomes.append((transaction, state.verdicts[transaction]))
         self._commit(state, step, change)
@@ -229,8 +234,8 @@ class LabelJoin:
     def ripe(self, state: LabelState, *, labels_idle: bool) -> int:
         """Transactions up to this event time can be decided.
 
-        The clock is the last label seen, since labels arrive in the order of `labelled_at`; while no labels arrive it is the
-        scoring watermark.
+        The clock is the last label seen, since labels arrive in the order of `labelled_at`; while no labels
+        arrive it is the scoring watermark.
         """
         scored = min(state.scored.values(), default=NEVER)
         clock = max(state.labels_until, scored) if labels_idle else state.labels_until

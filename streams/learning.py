@@ -1,8 +1,8 @@
 """The core of the learn stage: outcomes in event order into every learner, frozen versions out.
 
-Outcomes arrive when they are determined, which in a fast replay is before they take effect; they wait here until the scoring
-watermark has passed their `known_at`. Versions are published at fixed steps of event time, so that the same history gives the
-same versions however it is cut into batches.
+Outcomes arrive when they are determined, which in a fast replay is before they take effect; they wait here
+until the scoring watermark has passed their `known_at`. Versions are published at fixed steps of event time,
+so that the same history gives the same versions however it is cut into batches.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ class LearnCore:
         return len(keep)
 
     def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
-        """Learn what has taken effect by `clock` (event time), publish at every step of event time that it passes.
+        """Learn what has taken effect by `clock` (event time), publish at every step that it passes.
 
         Yields:
-            the versions to publish, or nothing after every `SLICE` outcomes, so that a caller can let others run.
+            the versions to publish, or nothing after every `SLICE` outcomes, so that a caller can let others
+            run.
         """
         state.clock = max(state.clock, clock)
         done = 0
@@ -99,7 +100,9 @@ class LearnCore:
         if step > state.published_at:
             yield self._publish(state, step)
 
-    def _learn(self, state: LearnState, features: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool) -> None:
+    def _learn(
+        self, state: LearnState, features: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool
+    ) -> None:
         for name, learner in state.learners.items():
             try:
                 learner.learn(features, fraud)
@@ -134,4 +137,3 @@ class LearnCore:
                 )
             )
         return snapshots
-

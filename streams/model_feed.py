@@ -1,7 +1,7 @@
 """The models topic as every worker sees it: all versions still on the topic, kept up to date.
 
-Models are broadcast, not partitioned: each worker reads the whole compacted topic by itself, outside of any consumer group.
-A version that cannot be used is counted and left out; it never disturbs scoring.
+Models are broadcast, not partitioned: each worker reads the whole compacted topic by itself, outside of any
+consumer group. A version that cannot be used is counted and left out; it never disturbs scoring.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class ModelFeed:
     """
 
     def __init__(
-        self, topic: str, broker: Broker, spec_digest: str, on_new: Callable[[Snapshot], None] = lambda _: None
+        self,
+        topic: str,
+        broker: Broker,
+        spec_digest: str,
+        on_new: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
         self._topic = topic
         self._broker = broker
@@ -89,7 +93,7 @@ class ModelFeed:
             await self._read(timeout_ms=1000)
 
     async def _read(self, *, timeout_ms: int) -> None:
-        assert self._consumer is not None  # noqa: S101 -- start has set it
+        assert self._consumer is not None
         for records in (await self._consumer.getmany(timeout_ms=timeout_ms)).values():
             for record in records:
                 self._take(record.key, record.value)

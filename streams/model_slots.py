@@ -7,9 +7,9 @@ from dataclasses import replace
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
 from models.learners.registry import LEARNERS
-from models.stand_in import stand_in
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
+from models.stand_in import stand_in
 from streams.errors import SettingsError
 from streams.sections import Models, Slot
 
@@ -42,7 +42,7 @@ def _learner(slot: Slot, place: str, models: Models, spec: FeatureSpec) -> Learn
 
 
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
-    """Every slot filled with the rules that stand in until its model has a first version; that is version 0."""
+    """Every slot filled with the rules that stand in until its model has a first version: version 0."""
     rules = make(stand_in(spec.names), name="rules", version=0, spec_digest=spec.digest)
 
     def unlearned(slot: Slot) -> Snapshot:

@@ -1,8 +1,8 @@
 """One task per assigned partition: restore its state, then work through its batches in order.
 
-The agents of a stage put the batches they receive into the queue of their partition and go on; while one partition waits for
-acknowledgements of the broker, another computes. An exception in any task ends the worker: nothing that was not finished is
-committed, so nothing is lost.
+The agents of a stage put the batches they receive into the queue of their partition and go on; while one
+partition waits for acknowledgements of the broker, another computes. An exception in any task ends the
+worker: nothing that was not finished is committed, so nothing is lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ Job = Callable[[], Awaitable[None]]
 
 
 class _Running(Generic[Work]):
-    def __init__(self, work: Work, task_name: str, on_error: Callable[[BaseException], Awaitable[None]]) -> None:
+    def __init__(
+        self, work: Work, task_name: str, on_error: Callable[[BaseException], Awaitable[None]]
+    ) -> None:
         self.work = work
         self.queue: asyncio.Queue[Job | None] = asyncio.Queue(QUEUE_BATCHES)
         self._on_error = on_error
@@ -103,7 +105,7 @@ class PartitionTasks(Generic[Work]):
             await running.queue.put(lambda: job(running.work))
 
     async def drop(self, partitions: Iterable[int]) -> None:
-        """End the tasks of these partitions after the batch they are working on; queued batches are left unfinished."""
+        """End these partitions' tasks after the batch under way; queued batches are left unfinished."""
         ending = [self._running.pop(partition) for partition in partitions if partition in self._running]
         if not ending:
             return

@@ -68,7 +68,9 @@ def from_history(batch: TransactionColumns, first_offset: int, spec: FeatureSpec
     """
     missing = [name for name in spec.attributes if name not in batch.attributes]
     if missing:
-        raise SettingsError(f"features.attributes: the history has no {', '.join(missing)}; map it in the mapping file")
+        raise SettingsError(
+            f"features.attributes: the history has no {', '.join(missing)}; map it in the mapping file"
+        )
 
     def field(name: str) -> Sequence[str | None]:
         if name in batch.texts:
@@ -128,5 +130,8 @@ def _rows(
 
 
 def hop_partitions(hop: U64, partitions: int) -> npt.NDArray[np.int64]:
-    """The partition of the hop topic of each row; from the upper half of the hash, the lower half chooses buckets of state."""
+    """The partition of the hop topic of each row.
+
+    It comes from the upper half of the hash: the lower half chooses buckets of state.
+    """
     return ((hop >> np.uint64(32)) % np.uint64(partitions)).astype(np.int64)

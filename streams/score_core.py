@@ -1,10 +1,10 @@
-"""The core of the score stage: the windows of the last entity, then champion and shadows on one feature matrix.
+"""The core of the score stage: windows of the last entity, then champion and shadows on one feature matrix.
 
 Pure but for the time budget of shadows, which reads the clock it is given.
 
-Rows come from several card partitions; each carries its offset there, and rows of one card partition come in the order of that
-offset. So the state keeps, by card partition, the last offset that it has seen: what a restarted stage upstream sends again is
-dropped.
+Rows come from several card partitions; each carries its offset there, and rows of one card partition come in
+the order of that offset. So the state keeps, by card partition, the last offset that it has seen: what a
+restarted stage upstream sends again is dropped.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ class _DeltaMeta(msgspec.Struct):
 def in_score_order(rows: Columns) -> Columns:
     """Rows in the order in which they are scored: watermark, card, offset.
 
-    The order does not depend on how cards are spread over partitions, and within one card partition it is that of its offsets
-    up to equal watermarks.
+    The order does not depend on how cards are spread over partitions, and within one card partition it is
+    that of its offsets up to equal watermarks.
     """
     return rows.take(np.lexsort((rows.ints("offset"), rows.words("card"), rows.ints("watermark"))))
 

@@ -1,7 +1,7 @@
 """Rows of a score partition that wait for the other inputs, and which messages they came in.
 
-Rows of one card partition arrive in the order of their offsets; what a restarted card stage sends twice is dropped here.
-A message counts as done when all its rows have been taken.
+Rows of one card partition arrive in the order of their offsets; what a restarted card stage sends twice is
+dropped here. A message counts as done when all its rows have been taken.
 """
 
 from __future__ import annotations
@@ -57,9 +57,10 @@ class WaitingRows(Generic[Token]):
         return min((int(part.ints("event_time").min()) for part in self._parts), default=NEVER)
 
     def take(self, frontier: int, chunk: int) -> Iterator[Columns]:
-        """Rows with a watermark up to `frontier` in the order in which they are scored, in chunks of about `chunk` rows.
+        """Rows with a watermark up to `frontier` in scoring order, in chunks of about `chunk` rows.
 
-        A chunk ends only between two watermarks, so that what has been taken of a card partition is a prefix of its offsets.
+        A chunk ends only between two watermarks, so that what has been taken of a card partition is a prefix
+        of its offsets.
         """
         if not self._parts:
             return

@@ -1,6 +1,7 @@
 """Compiles or loads every kernel before a worker joins its groups.
 
-The first call of a kernel takes seconds where its machine code is not cached yet, too long to leave the broker without a heartbeat.
+The first call of a kernel takes seconds where its machine code is not cached yet, too long to leave the
+broker without a heartbeat.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ROWS = 4
 
 
 def warm_up(settings: Settings, spec: FeatureSpec) -> float:
-    """A few made-up transactions through the cores and back out of a checkpoint; returns the seconds it took."""
+    """A few made-up transactions through the cores and out of a checkpoint; returns the seconds it took."""
     began = time.perf_counter()
     cards, scores = CardState(spec, time_rules(settings)), ScoreState(spec, lateness_ms=0)
     deployment = initial_deployment(settings.models, spec)
@@ -36,7 +37,9 @@ def warm_up(settings: Settings, spec: FeatureSpec) -> float:
         deployment.add_shadow(snapshot)
     attributes = dict.fromkeys(spec.attributes, 0.0)
     transactions = [
-        Transaction(f"t{row}", "card", 10**12 + row, 100, "EUR", "terminal", country="DE", attributes=attributes)
+        Transaction(
+            f"t{row}", "card", 10**12 + row, 100, "EUR", "terminal", country="DE", attributes=attributes
+        )
         for row in range(_ROWS)
     ]
     times = np.arange(10**12, 10**12 + _ROWS, dtype=np.int64)

@@ -1,11 +1,13 @@
 """The label stage: what became of the transactions that were scored.
 
-Reads labels and feedback (key: card), and the scored rows twice: promptly, for the rows of alerts and the scoring watermark, and again when
-they mature. The second reading is a consumer of its own, outside the group: its position is part of the state. Writes outcomes (one
-partition, for the learners) and known frauds (key: last entity, for the windows), which also carry how far everything is decided.
+Reads labels and feedback (key: card), and the scored rows twice: promptly, for the rows of alerts and the
+scoring watermark, and again when they mature. The second reading is a consumer of its own, outside the group:
+its position is part of the state. Writes outcomes (one partition, for the learners) and known frauds (key:
+last entity, for the windows), which also carry how far everything is decided.
 
-State by partition: labels not yet used, alerted rows, the position of the late reading (`streams.labels`). A batch read again after a crash
-may give an outcome twice; the windows ignore the second, the learn stage drops outcomes it has seen.
+State by partition: labels not yet used, alerted rows, the position of the late reading (`streams.labels`). A
+batch read again after a crash may give an outcome twice; the windows ignore the second, the learn stage drops
+outcomes it has seen.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The learn stage: River learners on outcomes, frozen versions out.
 
-Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic, keyed `name/version`; the
-oldest are tombstoned.
+Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic,
+keyed `name/version`; the oldest are tombstoned.
 
-State: the learners, the outcomes that have not taken effect, the position (`streams.learning`), in one checkpoint. Batches are finished only
-when a checkpoint covers them, so that a restarted stage neither learns twice nor misses an outcome, and publishes the same versions again.
+State: the learners, the outcomes that have not taken effect, the position (`streams.learning`), in one
+checkpoint. Batches are finished only when a checkpoint covers them, so that a restarted stage neither learns
+twice nor misses an outcome, and publishes the same versions again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The observe stage: live quality, drift and the alert funnel.
 
-Reads scored rows, outcomes and feedback. Writes a record to the metrics topic at every step of event time, and sets the gauges.
+Reads scored rows, outcomes and feedback. Writes a record to the metrics topic at every step of event time,
+and sets the gauges.
 
-State: sketches over event-time windows, in memory; they fill anew after a restart. Every worker with this stage sees its own partitions.
+State: sketches over event-time windows, in memory; they fill anew after a restart. Every worker with this
+stage sees its own partitions.
 """
 
 from __future__ import annotations
@@ -143,7 +145,9 @@ class Observer:
         self._reported_at, self._next_report = step, now + REPORT_PAUSE_SECONDS
         report = self.core.report()
         self._set_gauges(report)
-        await self._context.outputs.send([Output(self._context.name("metrics"), 0, b"quality", encode(report))])
+        await self._context.outputs.send(
+            [Output(self._context.name("metrics"), 0, b"quality", encode(report))]
+        )
 
     def _set_gauges(self, report: dict[str, Any]) -> None:
         metrics = self._context.metrics
