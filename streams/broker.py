@@ -146,7 +146,7 @@ class EmbeddedBroker:
 def run_in_foreground(port: int, *, host: str = "127.0.0.1", started: Callable[[str], None] = print) -> int:
     """Run a broker until SIGINT or SIGTERM, or until it ends by itself; the exit code for the shell.
 
-    `started` gets the address once the broker answers.
+    `started` gets the address once the broker answers; port 0 takes a free one.
     """
     signals: list[int] = []
     previous = {
@@ -154,7 +154,7 @@ def run_in_foreground(port: int, *, host: str = "127.0.0.1", started: Callable[[
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        with EmbeddedBroker(port, host=host) as broker:
+        with EmbeddedBroker(port or None, host=host) as broker:
             started(broker.address)
             while not signals:
                 # A short wait: Python runs the handler between two of them.

@@ -1,6 +1,7 @@
 """The command line. Every command reads the same settings; `fraudstream COMMAND --help` says what it does.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to stdout, progress and messages to stderr.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to stdout, progress and messages to
+stderr.
 """
 
 from __future__ import annotations
@@ -9,23 +10,39 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from streams.errors import FraudstreamError
+from streams.commands.alerts import alerts
+from streams.commands.dead_letters import dead_letters
+from streams.commands.doctor import doctor
+from streams.commands.models import models
+from streams.commands.options import (
+    BROKER,
+    CONFIG,
+    DATE,
+    FILES,
+    LABEL_DELAY,
+    MAPPING,
+    duration,
+    examples,
+    moment,
+    run_async,
+    with_settings,
+)
+from streams.commands.replay import replay
+from streams.commands.topics import topics
+from streams.config_command import config
+from streams.errors import FraudstreamError, TopicMismatch, TopicMissing
 from streams.settings import Settings, load
-from streams.times import duration_ms
 
-T = TypeVar("T")
 _LEVELS = ("debug", "info", "warning", "error")
 
 
 class _Group(click.Group):
-    """Turns our errors into a line and exit code 1."""
+    """Turns errors of ours and of the outside world into a line and exit code 1, Ctrl-C into 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -33,11 +50,23 @@ class _Group(click.Group):
         except FraudstreamError as error:
             click.echo(f"fraudstream: {error}", err=True)
             ctx.exit(1)
+        except BrokenPipeError:
+            raise  # click ends quietly: whoever reads our output has had enough
         except OSError as error:
             click.echo(f"fraudstream: {type(error).__name__}: {error}", err=True)
             ctx.exit(1)
         except (KeyboardInterrupt, asyncio.CancelledError):
             ctx.exit(130)
+        except Exception as error:
+            if not _is_kafka_error(error):
+                raise  # a fault of ours: the traceback is wanted
+            click.echo(f"fraudstream: Kafka: {type(error).__name__}: {error}", err=True)
+            ctx.exit(1)
+
+
+def _is_kafka_error(error: Exception) -> bool:
+    """Whether aiokafka raised it; asked without importing aiokafka, which not every command needs."""
+    return any(kind.__module__ == "aiokafka.errors" for kind in type(error).__mro__)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,125 +82,102 @@ def main(log_level: str) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(log_level.upper())))
 
 
-def with_settings(*, data: bool = False) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Adds `--config` and `--broker` (and `--json`), and passes the loaded settings as `settings`."""
-
-    def decorate(command: Callable[..., T]) -> Callable[..., T]:
-        def run(config: Path | None, broker: str | None, **arguments: Any) -> T:
-            return command(settings=load(config, {"broker.bootstrap": broker}), **arguments)
-
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        options = [
-            click.option(
-                "--config",
-                type=click.Path(dir_okay=False, path_type=Path),
-                help="TOML file with settings; FRAUD_CONFIG names one too.",
-            ),
-            click.option("--broker", metavar="HOST:PORT", help="Kafka broker; overrides broker.bootstrap."),
-        ]
-        if data:
-            options.append(click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."))
-        for option in options:
-            run = option(run)
-        return run
-
-    return decorate
-
-
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C cancels."""
-    return asyncio.run(work)
-
-
 def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
     from streams.app import STAGES
 
     chosen = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
     unknown = [name for name in chosen if name not in STAGES]
     if unknown or not chosen:
-        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing given'}; known are {', '.join(STAGES)}")
+        given = ", ".join(unknown) or "nothing given"
+        raise click.BadParameter(f"unknown: {given}; known are {', '.join(STAGES)}")
     return chosen
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "worker",
+        "worker --stages card,score --metrics-port 9465",
+        "worker --config fraud.toml --broker kafka:9092",
+    )
+)
 @click.option(
-    "--stages", callback=_stages, default="card,score,label,learn,observe", show_default=True,
+    "--stages",
+    callback=_stages,
+    default="card,score,label,learn,observe",
+    show_default=True,
     help="The stages this worker runs.",
-)  # fmt: skip
+)
 @click.option("--metrics-port", type=int, help="Port of /metrics, /livez and /readyz; 0 takes a free one.")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file with settings.")
-@click.option("--broker", metavar="HOST:PORT", help="Kafka broker; overrides broker.bootstrap.")
-def worker(stages: tuple[str, ...], metrics_port: int | None, config: Path | None, broker: str | None) -> None:
+@CONFIG
+@BROKER
+def worker(
+    stages: tuple[str, ...], metrics_port: int | None, config: Path | None, broker: str | None
+) -> None:
     """Run stages until SIGTERM or Ctrl-C.
 
-    Start as many workers as you like: partitions are spread over all workers that run a stage.
+    Start as many workers as you like: partitions are spread over all workers that run a stage. The topics
+    have to exist (`topics create`).
     """
     from streams.worker import run
 
     settings = load(config, {"broker.bootstrap": broker, "worker.metrics_port": metrics_port})
+    run_async(_require_topics(settings))
     run_async(run(settings, stages))
 
 
-@main.command()
-@click.option("--port", type=int, default=9092, show_default=True, help="Port to listen on; 0 takes a free one.")
+async def _require_topics(settings: Settings) -> None:
+    """Refuse to start where a worker would wait for topics, or restore state of other partitions."""
+    from streams.admin import describe_topics
+
+    presences = await describe_topics(settings)
+    missing = [each.topic.name for each in presences if not each.partitions]
+    if missing:
+        raise TopicMissing(
+            f"missing at {settings.broker.bootstrap}: {', '.join(missing)}; "
+            "create them: `fraudstream topics create`"
+        )
+    for each in presences:
+        if each.partitions != each.topic.partitions:
+            raise TopicMismatch(
+                f"{each.topic.name} has {each.partitions} partitions, "
+                f"the settings say {each.topic.partitions}"
+            )
+
+
+@main.command(epilog=examples("broker --port 9092", "broker --port 0"))
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=9092,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 def broker(port: int) -> None:
-    """Run the embedded broker in the foreground: Kafka's protocol, everything in memory, for trying things out."""
+    """Run the embedded broker in the foreground, for trying things out.
+
+    It speaks Kafka's protocol and keeps everything in memory: when it stops, topics and offsets are gone.
+    """
     from streams.broker import run_in_foreground
 
-    run_in_foreground(port, started=lambda address: click.echo(f"listening on {address}", err=True))
+    code = run_in_foreground(port, started=lambda address: click.echo(f"listening on {address}", err=True))
+    raise click.exceptions.Exit(code)
 
 
-@main.group()
-def topics() -> None:
-    """The topic catalogue."""
-
-
-@topics.command("create")
-@with_settings(data=True)
-def topics_create(settings: Settings, as_json: bool) -> None:
-    """Create every topic that does not exist; may be repeated."""
-    from streams import admin
-
-    created = run_async(admin.create_topics(settings))
-    admin.show_created(created, as_json)
-
-
-@topics.command("list")
-@with_settings(data=True)
-def topics_list(settings: Settings, as_json: bool) -> None:
-    """List the topics with key, partitions, clean-up, writers and readers, and whether they exist."""
-    from streams import admin
-
-    admin.show_topics(run_async(admin.describe_topics(settings)), as_json)
-
-
-_FILES = click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+@main.command(
+    epilog=examples(
+        "backtest history.parquet --from 2018-08-08 --to 2018-09-05",
+        "backtest a.csv b.csv --mapping mine.toml --json",
+    )
 )
-_MAPPING = click.option(
-    "--mapping", help="Ready mapping by name, or a TOML file; detected from the columns if left out."
-)
-_LABEL_DELAY = click.option(
-    "--label-delay", default="7d", show_default=True, help="When a fraud is reported, if the history does not say."
-)
-
-
-def _moment(_ctx: click.Context, _param: click.Parameter, value: datetime | None) -> int | None:
-    return None if value is None else int(value.replace(tzinfo=UTC).timestamp() * 1000)
-
-
-_DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
-
-
-@main.command()
-@_FILES
-@click.option("--from", "start", type=_DATE, callback=_moment, help="Evaluate from this date on (UTC).")
-@click.option("--to", "end", type=_DATE, callback=_moment, help="Stop before this date (UTC).")
-@_LABEL_DELAY
-@_MAPPING
+@FILES
+@click.option("--from", "start", type=DATE, callback=moment, help="Evaluate from this date on (UTC).")
+@click.option("--to", "end", type=DATE, callback=moment, help="Stop before this date (UTC).")
+@LABEL_DELAY
+@MAPPING
 @click.option(
-    "--scores", type=click.Path(dir_okay=False, path_type=Path), help="Write every score to this Parquet file."
+    "--scores",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write every score to this Parquet file.",
 )
 @with_settings(data=True)
 def backtest(
@@ -195,7 +201,7 @@ def backtest(
     from streams.progress import progress_bar
     from streams.transaction_columns import between
 
-    run = Backtest(settings, feature_spec(settings), label_delay=_duration("--label-delay", label_delay))
+    run = Backtest(settings, feature_spec(settings), label_delay=duration("--label-delay", label_delay))
     batches = read_history(files, mapping)
     if end is not None:
         batches = between(batches, 0, end)
@@ -211,20 +217,47 @@ def backtest(
 
 
 @main.command()
-@click.option("--transactions", type=click.IntRange(1000), default=60_000, show_default=True, help="Length of the stream.")
-@click.option("--rate", type=click.FloatRange(0), default=3000, show_default=True, help="Transactions a second; 0 for as many as it can.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of the simulated stream.")
+@click.option(
+    "--transactions",
+    type=click.IntRange(1000),
+    default=60_000,
+    show_default=True,
+    help="Length of the stream.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0),
+    default=3000,
+    show_default=True,
+    help="Transactions a second; 0 for as many as it can.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of the simulated stream."
+)
 @click.option("--drift", is_flag=True, help="Let the behaviour change in the middle of the simulated stream.")
-@click.option("--data", "files", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A history instead of the simulation; may be repeated.")
-@_LABEL_DELAY
-@_MAPPING
+@click.option(
+    "--data",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A history instead of the simulation; may be repeated.",
+)
+@LABEL_DELAY
+@MAPPING
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file with settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def demo(
-    transactions: int, rate: float, seed: int, drift: bool, files: tuple[Path, ...], label_delay: str, mapping: str | None,
-    config: Path | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Run everything on this machine: broker, all stages, a stream with delayed labels and analysts, then a summary.
+    transactions: int,
+    rate: float,
+    seed: int,
+    drift: bool,
+    files: tuple[Path, ...],
+    label_delay: str,
+    mapping: str | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Run everything on this machine: broker, stages, a stream with delayed labels and analysts, a summary.
 
     The stream lasts 30 days of event time. Exit code 0 only if every transaction published is accounted for.
     """
@@ -239,7 +272,7 @@ def demo(
     else:
         total = transactions
         batches = Simulator(Simulation(seed=seed, transactions=transactions, drift=drift)).batches()
-    delay = _duration("--label-delay", label_delay)
+    delay = duration("--label-delay", label_delay)
     summary = run_async(whole.run(settings, batches, total=total, rate=rate, label_delay=delay))
     if as_json:
         click.echo(json.dumps(summary))
@@ -249,11 +282,8 @@ def demo(
         raise click.exceptions.Exit(1)
 
 
-def _duration(option: str, text: str) -> int:
-    try:
-        return duration_ms(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
+for _command in (topics, replay, alerts, dead_letters, models, config, doctor):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

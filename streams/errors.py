@@ -25,3 +25,7 @@ class TopicRefused(FraudstreamError):
 
 class BrokerUnreachable(FraudstreamError):
     """Start a broker or correct broker.bootstrap: nothing answers there."""
+
+
+class TopicMissing(FraudstreamError):
+    """Create the topics or correct their names in the settings."""

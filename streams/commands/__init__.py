@@ -1,0 +1,1 @@
+"""The commands, one file per family; `streams/cli.py` puts them together."""

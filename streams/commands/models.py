@@ -1,0 +1,111 @@
+"""`fraudstream models list`, `models show` and `models history`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from streams.commands.options import examples, run_async, with_settings
+from streams.commands.tables import printable, row, show, table
+from streams.errors import FraudstreamError
+from streams.settings import Settings
+from streams.times import rfc3339
+
+if TYPE_CHECKING:
+    from streams.model_versions import ModelVersion
+
+
+class NoSuchModel(FraudstreamError):
+    """Look at `models list`: the topic holds no such model or version."""
+
+
+@click.group()
+def models() -> None:
+    """The published model versions, as they are on the models topic."""
+
+
+@models.command(
+    "list", epilog=examples("models list", "models list --json | jq '.[] | {name, version, role}'")
+)
+@with_settings(data=True)
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the latest version of every model, and its role in these settings.
+
+    A model of the settings that is not listed has learned nothing yet: rules stand in for it.
+    """
+    from streams.model_versions import read_versions
+
+    _show(run_async(read_versions(settings)), as_json)
+
+
+@models.command(epilog=examples("models history binned", "models history forest --json"))
+@click.argument("name")
+@with_settings(data=True)
+def history(settings: Settings, name: str, as_json: bool) -> None:
+    """List every version of model NAME that is still on the topic, the latest last."""
+    from streams.model_versions import read_versions
+
+    versions = run_async(read_versions(settings, lambda found, _: found == name))
+    if not versions:
+        raise NoSuchModel(
+            f"no version of {name!r} on {settings.topics.models}; `models list` shows what there is"
+        )
+    _show(versions, as_json)
+
+
+@models.command("show", epilog=examples("models show binned", "models show binned/12 --json"))
+@click.argument("model", metavar="NAME[/VERSION]")
+@with_settings(data=True)
+def show_(settings: Settings, model: str, as_json: bool) -> None:
+    """Show one version in full, the latest if none is given: origin, digests, quality, offsets learned."""
+    from streams.model_versions import read_versions
+
+    name, slash, number = model.partition("/")
+    if slash and not (number.isascii() and number.isdigit()):
+        raise click.BadParameter(
+            "a version is a whole number, for instance binned/12", param_hint="NAME[/VERSION]"
+        )
+    exact = int(number) if slash else None
+    versions = run_async(
+        read_versions(settings, lambda found, version: found == name and exact in (None, version))
+    )
+    if not versions:
+        raise NoSuchModel(
+            f"no {model!r} on {settings.topics.models}; `models history {name}` shows what there is"
+        )
+    document = _document(versions[-1])
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    width = max(map(len, document))
+    for field, value in document.items():
+        if field in ("published_at", "learned_until"):
+            value = rfc3339(int(str(value)))
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        click.echo(f"{field:<{width}}  {printable(text)}")
+
+
+def _document(version: ModelVersion) -> dict[str, object]:
+    return msgspec.structs.asdict(version)
+
+
+def _show(versions: Sequence[ModelVersion], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_document(each) for each in versions]))
+        return
+    if not versions:
+        click.echo("no model has been published yet; rules stand in")
+        return
+    listed = table("model", "version", "role", "kind", "learned", "until", "published", "size", "state")
+    for each in versions:
+        until = rfc3339(each.learned_until)[:16] if each.learned_until else "-"
+        published = rfc3339(each.published_at)[:16]
+        size = f"{each.size_bytes / 1024:,.0f} KiB"
+        state = each.problem or "usable"
+        origin = (each.role or "-", each.kind or "-", f"{each.learned:,}", until)
+        row(listed, each.name, each.version, *origin, published, size, state)
+    show(listed)

@@ -1,0 +1,79 @@
+"""Options that commands share, and how a command runs asynchronous work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from streams.settings import load
+from streams.times import duration_ms
+
+T = TypeVar("T")
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file with settings; FRAUD_CONFIG names one too.",
+)
+BROKER = click.option("--broker", metavar="HOST:PORT", help="Kafka broker; overrides broker.bootstrap.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+FILES = click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+MAPPING = click.option(
+    "--mapping", help="Ready mapping by name, or a TOML file; detected from the columns if left out."
+)
+LABEL_DELAY = click.option(
+    "--label-delay",
+    default="7d",
+    show_default=True,
+    help="When a fraud is reported, if the history does not say.",
+)
+
+
+def with_settings(*, data: bool = False) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Adds `--config` and `--broker` (and `--json`), and passes the loaded settings as `settings`."""
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        def run(config: Path | None, broker: str | None, **arguments: Any) -> T:
+            return command(settings=load(config, {"broker.bootstrap": broker}), **arguments)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+        for option in (CONFIG, BROKER, *([JSON] if data else [])):
+            run = option(run)
+        return run
+
+    return decorate
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C cancels."""
+    return asyncio.run(work)
+
+
+def duration(option: str, text: str) -> int:
+    """Milliseconds of a duration given as `option`; a wrong one is wrong usage."""
+    try:
+        return duration_ms(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def moment(_ctx: click.Context, _param: click.Parameter, value: datetime | None) -> int | None:
+    """Callback: epoch milliseconds of a time without a zone, which is UTC."""
+    return None if value is None else int(value.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
+
+
+def examples(*lines: str) -> str:
+    """An epilog with command lines, which click must not rewrap."""
+    return "\b\nExamples:\n" + "\n".join(f"  fraudstream {line}" for line in lines)
