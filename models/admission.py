@@ -8,8 +8,8 @@ Every row gets one status, decided in this order:
 * ACCEPTED: anything else; the watermark may move.
 
 The id of every row that is not a duplicate is remembered until the watermark is more than `horizon_ms` past
-what it was after the row, or until `max_ids` newer ones have come. The watermark is the largest believable
-event time of accepted rows:
+what it was after the row (ids that came before the watermark was first set, or set anew, count from there), or
+until `max_ids` newer ones have come. The watermark is the largest believable event time of accepted rows:
 
 * A row up to `jump_ms` ahead moves it at once.
 * A row further ahead is a claim; the watermark waits. A row of another card that is also further ahead
@@ -262,6 +262,15 @@ def _move_watermark(state: Ints, limits: Ints, card: int, time: int) -> None:
 
 
 @kernel
+def _restamp(ring_stamps: Ints, state: Ints) -> None:
+    """Let the ids held count from a watermark that did not step ahead: the ring stays sorted by stamp."""
+    place = state[_FIRST]
+    for _ in range(state[_HELD]):
+        ring_stamps[place] = state[_WATERMARK]
+        place = place + 1 if place + 1 < ring_stamps.shape[0] else 0
+
+
+@kernel
 def _admit(
     ring_ids: Words,
     ring_stamps: Ints,
@@ -302,8 +311,11 @@ def _admit(
                 status[r] = LATE
             else:
                 status[r] = ACCEPTED
+                first = state[_WATERMARK] == NO_WATERMARK
                 if behind <= 0 or set_anew:
                     _move_watermark(state, limits, int(np.int64(cards[r])), time)
+                if first or set_anew:
+                    _restamp(ring_stamps, state)
         watermarks[r] = state[_WATERMARK]
         if state[_HELD] == limits[_MAX_IDS]:
             _forget_oldest(ring_ids, table, state)

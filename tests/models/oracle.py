@@ -69,12 +69,11 @@ class AdmissionOracle:
         if time > record_time + self.tolerance:
             return "future"
         if self.watermark == NEVER:
-            self.watermark, self.first_seen_alone = time, True
-            return "accepted"
+            self.first_seen_alone = True
+            return self._start_at(time)
         second, self.first_seen_alone = self.first_seen_alone, False
         if second and self.watermark - time > self.jump:
-            self.watermark = time
-            return "accepted"
+            return self._start_at(time)
         if self.watermark - time > self.lateness:
             return "late"
         if 0 < time - self.watermark <= self.jump:
@@ -91,15 +90,20 @@ class AdmissionOracle:
                     self.watermark = high[0]
         return "accepted"
 
+    def _start_at(self, time: int) -> str:
+        self.watermark = time
+        self.memory = [(i, time) for i, _ in self.memory]
+        return "accepted"
+
 
 @dataclass
 class WindowOracle:
-    """The features of one entity, from the list of all inserted rows and of all fraud reports."""
+    """The features of one entity, from the list of all inserted rows and the frauds known of each key."""
 
     entity: Mapping[str, object]
     lateness: int
     rows: list[Row] = field(default_factory=list)
-    frauds: list[Fraud] = field(default_factory=list)
+    known: dict[tuple[int, int], Fraud] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.windows = [ms(text) for text in _texts(self.entity["windows"])]
@@ -143,14 +147,7 @@ class WindowOracle:
         found: dict[str, float],
     ) -> None:
         delay = ms(str(risk["delay"]))
-        known: dict[int, Fraud] = {}
-        for report in self.frauds:
-            if report.key != row.key or row.key == 0:
-                continue
-            if not report.fraud:
-                known.pop(report.id, None)
-            elif report.id not in known or report.known_at < known[report.id].known_at:
-                known[report.id] = report
+        known = {f.id: f for f in self.known.values() if f.key == row.key and row.key != 0}
         for text in _texts(risk["windows"]):
             low, high = row.time - delay - ms(text), row.time - delay
             seen = sum(1 for r in before if low < r.time <= high)
@@ -164,6 +161,28 @@ class WindowOracle:
         for text in _texts(risk["known_windows"]):
             found[f"known_frauds_{text}"] = sum(1 for stamp in stamps if stamp > row.time - ms(text))
         found["seconds_since_fraud"] = min([row.time - stamp for stamp in stamps] + [longest]) / 1000
+
+    def report(self, fraud: Fraud, watermark: int) -> None:
+        """Remember or take back a fraud, if there is room for it beside those of its key not yet forgotten."""
+        limit = self.entity.get("max_events_per_key", 4096)
+        assert self.risk is not None
+        assert isinstance(limit, int)
+        oldest = watermark - self.lateness - self.reach
+        oldest_known = (
+            watermark - self.lateness - max(ms(text) for text in _texts(self.risk["known_windows"]))
+        )
+        self.known = {
+            place: f
+            for place, f in self.known.items()
+            if f.key != fraud.key or f.time > oldest or f.known_at > oldest_known
+        }
+        place = (fraud.key, fraud.id)
+        if not fraud.fraud:
+            self.known.pop(place, None)
+        elif place in self.known:
+            self.known[place] = min(self.known[place], fraud, key=lambda f: f.known_at)
+        elif sum(key == fraud.key for key, _ in self.known) < limit:
+            self.known[place] = fraud
 
     def insert(self, row: Row) -> None:
         if row.key != 0:

@@ -132,6 +132,26 @@ def test_memory_of_ids_is_capped_and_says_what_it_forgot() -> None:
     assert status.tolist() == [DUPLICATE, ACCEPTED]
 
 
+def test_ids_that_came_before_the_watermark_are_remembered_too() -> None:
+    """A future row at the very start, and a wrong first stamp, count from the first right watermark."""
+    state = admission()
+    now = T + 10_000 * HOUR
+    admit(state, (1, A, T), record_time=0)
+    admit(
+        state,
+        (2, A, T + 9000 * HOUR),
+        (3, B, T),
+        (4, C, T + 24 * HOUR),
+        (5, B, T + 24 * HOUR),
+        record_time=now,
+    )
+    again = admit(state, (1, A, T), (2, A, T), (3, B, T), record_time=now)
+    assert [status for status, _ in again] == [DUPLICATE] * 3
+    admit(state, (6, B, T + 24 * HOUR + 1), record_time=now)
+    forgotten = admit(state, (1, A, T + 24 * HOUR), (2, A, T + 24 * HOUR), record_time=now)
+    assert [status for status, _ in forgotten] == [ACCEPTED] * 2
+
+
 def test_nothing_is_late_before_the_first_row() -> None:
     """A new partition has no watermark; future rows do not give it one."""
     state = admission()

@@ -132,7 +132,7 @@ raw_frauds = st.tuples(st.integers(0, 1000), st.integers(0, 30), st.integers(0, 
 steps = st.one_of(
     st.lists(raw_rows, min_size=1, max_size=25),
     st.lists(raw_rows, min_size=1, max_size=25),
-    st.lists(raw_frauds, min_size=1, max_size=5),
+    st.lists(raw_frauds, min_size=1, max_size=9),
     st.builds(Restart, st.integers(0, 3000)),
 )
 RawStep = (
@@ -189,7 +189,8 @@ def check(history: History, mapping: dict[str, object]) -> None:
             continue
         if isinstance(step[0], Fraud):
             reports = [report for report in step if isinstance(report, Fraud)]
-            oracle.frauds.extend(reports)
+            for report in reports:
+                oracle.report(report, judge.watermark)
             pipeline.frauds(reports)
             twin.frauds(reports)
             continue
@@ -308,6 +309,28 @@ def test_risk_looks_only_at_what_labels_can_have_reached() -> None:
     store.add_frauds(*fraud(id=1, time=0, known_at=9 * DAY, is_fraud=False))
     [reversed_] = feed(store, [8 * DAY], [1])
     assert dict(zip(store.entity.names, reversed_, strict=True))["card_risk_4d"] == 0
+
+
+def test_the_risk_window_is_open_at_its_old_end_and_closed_at_the_new_one() -> None:
+    """Of frauds exactly delay + window, just less, exactly the delay and just less old, the middle two count.
+
+    seconds   0     1 ms later     4     1 ms later     9 = t, delay 5, window 4
+    frauds    out   in             in    out
+    """
+    risk = {"delay": "5s", "windows": ["4s"], "known_windows": ["5s"]}
+    store = WindowStore(card(["20s"], ["count"], risk=risk), lateness_ms=0)
+    times = [0, 1, 4000, 4001]
+    feed(store, times, [1, 1, 1, 1])
+    for id, time in enumerate(times):
+        store.add_frauds(*fraud(id=id, time=time, known_at=4000 + id))
+    [row] = feed(store, [9000], [1])
+    found = dict(zip(store.entity.names, row, strict=True))
+    assert (found["card_risk_4s"], found["card_risk_count_4s"]) == (1, 2)
+    assert found["card_known_frauds_5s"] == 3  # the one known at 4 is exactly 5 s old
+    assert found["card_seconds_since_fraud"] == 4.997
+    store.add_frauds(*fraud(id=1, time=1, known_at=0, is_fraud=False))
+    [row] = feed(store, [9000], [1])
+    assert dict(zip(store.entity.names, row, strict=True))["card_risk_4s"] == 0.5
 
 
 def fraud(
