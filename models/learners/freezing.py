@@ -37,7 +37,7 @@ def freeze_tree(tree: HoeffdingTreeClassifier, names: Sequence[str], keep_one_in
     """
     nodes = _Nodes({name: i for i, name in enumerate(names)})
     nodes.add_tree(tree, 1.0)
-    return nodes.scorer(keep_one_in)
+    return nodes.scorer(keep_one_in, normalise=isinstance(tree, HoeffdingAdaptiveTreeClassifier))
 
 
 def freeze_forest(forest: ARFClassifier, names: Sequence[str], keep_one_in: int = 1) -> ForestScorer:
@@ -51,7 +51,7 @@ def freeze_forest(forest: ARFClassifier, names: Sequence[str], keep_one_in: int 
     ):  # a forest that never learned has no trees
         quality = metric.get()
         nodes.add_tree(tree, float(quality) if not forest.disable_weighted_vote and quality > 0.0 else 1.0)
-    return nodes.scorer(keep_one_in)
+    return nodes.scorer(keep_one_in, normalise=True)
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ class _Nodes:
         self.nb_divisor.append(divisor)
         self.nb_offset.append(offset)
 
-    def scorer(self, keep_one_in: int) -> ForestScorer:
+    def scorer(self, keep_one_in: int, *, normalise: bool) -> ForestScorer:
         def i(values: Sequence[object], *shape: int) -> np.ndarray[Any, np.dtype[np.int32]]:
             return np.array(values, np.int32).reshape(len(values), *shape)
 
@@ -166,6 +166,7 @@ class _Nodes:
 
         return ForestScorer(
             width=len(self.at),
+            normalise=normalise,
             keep_one_in=keep_one_in,
             root=i(self.root),
             tree_weight=f(self.tree_weight),

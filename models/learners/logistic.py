@@ -32,8 +32,8 @@ class LogisticLearner(Learner):
         self,
         names: Sequence[str],
         keep_one_in: int = 1,
-        learning_rate: float = 0.01,
-        limit: float = 8.0,
+        learning_rate: float = 0.003,
+        limit: float = 20.0,
         prior: float = 0.01,
     ) -> None:
         super().__init__(names, keep_one_in)

@@ -99,6 +99,7 @@ def _score(
     nb_mean: Floats,
     nb_divisor: Floats,
     nb_offset: Floats,
+    normalise: bool,
     keep_one_in: float,
     two: float,
 ) -> Floats:
@@ -151,16 +152,22 @@ def _score(
                 sum_genuine += genuine * tree_weight[tree]
                 sum_fraud += fraud * tree_weight[tree]
         total = sum_genuine + sum_fraud
-        p = sum_fraud / total if total > 0.0 else 0.0
+        p = sum_fraud
+        if normalise:
+            p = sum_fraud / total if total > 0.0 else 0.0
+        p = min(p, 1.0)
         if keep_one_in > 1.0:
             p = p / (p + keep_one_in * (1.0 - p))
-        out[i] = min(p, 1.0)
+        out[i] = p
     return out
 
 
 @dataclass(frozen=True, slots=True)
 class ForestScorer:
     """Weighted vote of Hoeffding trees, corrected for the sampling of genuine outcomes.
+
+    With ``normalise`` the fraud votes are divided by all votes. A single tree of River's leaves its votes as
+    they are; naive Bayes far out of the training range makes them sum to something else than 1.
 
     Shapes, with m nodes, t trees and s naive Bayes terms: ``root``, ``tree_weight`` [t]; ``feature``,
     ``threshold``, ``left``, ``right``, ``alternate``, ``error``, ``first``, ``last`` [m]; ``votes``,
@@ -171,6 +178,7 @@ class ForestScorer:
     kind: ClassVar[str] = "forest"
 
     width: int
+    normalise: bool
     keep_one_in: int
     root: Ints
     tree_weight: Floats
@@ -203,14 +211,18 @@ class ForestScorer:
         result: Floats = _score(
             x, self.root, self.tree_weight, self.feature, self.threshold, self.left, self.right,
             self.alternate, int((self.alternate >= 0).sum()), self.votes, self.error, self.bayes, self.prior,
-            self.first, self.last,
-            self.nb_feature, self.nb_mean, self.nb_divisor, self.nb_offset, float(self.keep_one_in), 2.0,
+            self.first, self.last, self.nb_feature, self.nb_mean, self.nb_divisor, self.nb_offset,
+            self.normalise, float(self.keep_one_in), 2.0,
         )  # fmt: skip
         return result
 
     def to_arrays(self) -> tuple[dict[str, int | float | str], dict[str, NDArray[np.generic]]]:
         """Header and arrays for a snapshot."""
-        header: dict[str, int | float | str] = {"width": self.width, "keep_one_in": self.keep_one_in}
+        header: dict[str, int | float | str] = {
+            "width": self.width,
+            "normalise": int(self.normalise),
+            "keep_one_in": self.keep_one_in,
+        }
         return header, {name: getattr(self, name) for name in _ARRAYS}
 
     @classmethod
@@ -224,6 +236,7 @@ class ForestScorer:
         root = ints(arrays, "root", [None], 0, m)
         scorer = cls(
             width=width,
+            normalise=bool(header_int(header, "normalise")),
             keep_one_in=check_keep_one_in(header_int(header, "keep_one_in")),
             root=root,
             tree_weight=floats(arrays, "tree_weight", [len(root)]),
@@ -259,4 +272,4 @@ class ForestScorer:
         return scorer
 
 
-_ARRAYS = tuple(f.name for f in fields(ForestScorer) if f.name not in ("width", "keep_one_in"))
+_ARRAYS = tuple(f.name for f in fields(ForestScorer) if f.name not in ("width", "normalise", "keep_one_in"))
