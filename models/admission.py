@@ -8,8 +8,8 @@ Every row gets one status, decided in this order:
 * ACCEPTED: anything else; the watermark may move.
 
 The id of every row that is not a duplicate is remembered until the watermark is more than `horizon_ms` past
-what it was after the row (ids that came before the watermark was first set, or set anew, count from there), or
-until `max_ids` newer ones have come. The watermark is the largest believable event time of accepted rows:
+what it was after the row (ids that came before the watermark was first set, or set anew, count from there),
+or until `max_ids` newer ones have come. The watermark is the largest believable event time of accepted rows:
 
 * A row up to `jump_ms` ahead moves it at once.
 * A row further ahead is a claim; the watermark waits. A row of another card that is also further ahead

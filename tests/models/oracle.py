@@ -163,7 +163,7 @@ class WindowOracle:
         found["seconds_since_fraud"] = min([row.time - stamp for stamp in stamps] + [longest]) / 1000
 
     def report(self, fraud: Fraud, watermark: int) -> None:
-        """Remember or take back a fraud, if there is room for it beside those of its key not yet forgotten."""
+        """Remember or take back a fraud, if its key has room beside those not yet forgotten."""
         limit = self.entity.get("max_events_per_key", 4096)
         assert self.risk is not None
         assert isinstance(limit, int)

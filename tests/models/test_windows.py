@@ -323,6 +323,10 @@ def test_the_risk_window_is_open_at_its_old_end_and_closed_at_the_new_one() -> N
     feed(store, times, [1, 1, 1, 1])
     for id, time in enumerate(times):
         store.add_frauds(*fraud(id=id, time=time, known_at=4000 + id))
+    [row] = feed(store, [4003], [1])
+    known = dict(zip(store.entity.names, row, strict=True))
+    assert known["card_known_frauds_5s"] == 4  # the last became known just now
+    assert known["card_seconds_since_fraud"] == 0
     [row] = feed(store, [9000], [1])
     found = dict(zip(store.entity.names, row, strict=True))
     assert (found["card_risk_4s"], found["card_risk_count_4s"]) == (1, 2)
