@@ -52,6 +52,6 @@ class EventTimeGate:
         for name, watermark in self._watermarks.items():
             if watermark < newest:
                 since = self._waited_since.setdefault(name, now_ms)
-                if now_ms - since <= self._idle_after_ms:
+                if now_ms - since < self._idle_after_ms:
                     frontier = min(frontier, watermark)
         return frontier

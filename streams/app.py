@@ -34,6 +34,8 @@ from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
 from streams.topics import Catalogue
 
+#: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
+LARGEST_RECORD = 12 * 1024 * 1024
 STAGES = ("card", "score", "label", "learn", "observe")
 
 
@@ -86,7 +88,11 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         settings=settings,
         spec=spec,
         catalogue=catalogue_of(settings, spec),
-        outputs=Outputs(settings.broker.bootstrap, security=security_options(settings.broker)),
+        outputs=Outputs(
+            settings.broker.bootstrap,
+            security=security_options(settings.broker),
+            max_record_bytes=LARGEST_RECORD,
+        ),
         metrics=Metrics(),
     )
     feed = ModelFeed(context.name("models"), settings.broker, spec.digest)
@@ -132,11 +138,14 @@ def _attach(stage: str, app: faust.App, flow: Flow) -> Any:
 
 
 def _batching(stage: str, settings: Settings) -> BatchingOptions:
-    if stage == "score":
-        # Messages of the hop hold many rows each, and wait for other inputs; rows are bounded by
-        # alignment.max_buffered_rows.
-        return BatchingOptions(max_batch=16, max_in_flight=256, drain_timeout=1.0)
-    if stage == "learn":
-        # Batches stay unfinished until a checkpoint covers them.
-        return BatchingOptions(max_batch=64, max_in_flight=100_000, drain_timeout=0.2)
-    return BatchingOptions(max_batch=settings.worker.batch_rows)
+    match stage:
+        case "score":
+            # Messages of the hop hold many rows each and wait for other inputs; alignment.max_buffered_rows bounds them.
+            return BatchingOptions(max_batch=64, max_in_flight=256, drain_timeout=1.0)
+        case "learn":
+            # Batches stay unfinished until a checkpoint covers them.
+            return BatchingOptions(max_batch=64, max_in_flight=100_000, drain_timeout=0.2, fetch_max_wait_ms=100)
+        case "observe":
+            return BatchingOptions(fetch_max_wait_ms=100)
+        case _:
+            return BatchingOptions(max_batch=settings.worker.batch_rows)

@@ -166,7 +166,8 @@ class LabelJoin:
         watermark = rows.meta_int("watermark")
         change = LabelStep(scored={partition: max(watermark, state.scored.get(partition, NEVER))})
         outcomes: list[tuple[str, Verdict]] = []
-        for index in np.flatnonzero(rows.bools("alert")).tolist():
+        alerts = np.flatnonzero(rows.bools("alert")) if len(rows) else np.empty(0, np.intp)
+        for index in alerts.tolist():
             transaction = rows.strings["transaction_id"][index]
             if transaction in state.alerted:
                 continue
@@ -250,7 +251,7 @@ class LabelJoin:
             the outcomes, and whether all rows of the message are decided.
         """
         start = state.late_row if offset == state.late_offset else 0
-        times = rows.ints("event_time")
+        times = rows.ints("event_time") if len(rows) else np.empty(0, np.int64)
         unripe = np.flatnonzero(times[start:] > ripe)
         stop = start + int(unripe[0]) if len(unripe) else len(times)
         done = stop == len(times)

@@ -1,18 +1,21 @@
-"""One task per assigned partition: restore its state, then work through its batches in order.
+"""One task per assigned partition: restore its state, then work through what arrives, in order.
 
-The agents of a stage put the batches they receive into the queue of their partition and go on; while one
-partition waits for acknowledgements of the broker, another computes. An exception in any task ends the
-worker: nothing that was not finished is committed, so nothing is lost.
+The agents of a stage hand on the batches they receive and go on; while one partition waits for acknowledgements of the broker,
+another computes. A partition takes everything that has arrived meanwhile at once, so that batches grow with the load and the cost of
+an acknowledgement is shared by more rows. An exception in any task ends the worker: nothing that was not finished is committed, so
+nothing is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-QUEUE_BATCHES = 4
-#: How long a revoked partition may take to end the batch it is working on.
+from streams.batches import RecordBatch
+
+#: How long a revoked partition may take to end the batches it is working on.
 DRAIN_SECONDS = 2.0
 #: How often a partition without batches is given the chance to do what waits for time to pass.
 TICK_SECONDS = 0.25
@@ -24,49 +27,65 @@ class PartitionWork(Protocol):
     async def open(self) -> None:
         """Restore the state; called before the first batch."""
 
+    async def handle(self, batches: list[RecordBatch]) -> None:
+        """Work on batches of any of the stage's topics, in order of arrival, and finish them once their effects are durable."""
+
     async def tick(self) -> None:
         """Called after `TICK_SECONDS` without a batch."""
 
     async def close(self) -> None:
-        """The partition has been revoked or the worker ends; no batch is under way."""
+        """The partition has been revoked or the worker ends; nothing is under way."""
 
 
 Work = TypeVar("Work", bound=PartitionWork)
-Job = Callable[[], Awaitable[None]]
 
 
 class _Running(Generic[Work]):
     def __init__(
-        self, work: Work, task_name: str, on_error: Callable[[BaseException], Awaitable[None]]
+        self, work: Work, task_name: str, most: int, on_error: Callable[[BaseException], Awaitable[None]]
     ) -> None:
         self.work = work
-        self.queue: asyncio.Queue[Job | None] = asyncio.Queue(QUEUE_BATCHES)
+        self.arrived: deque[RecordBatch] = deque()
+        self.something = asyncio.Event()
+        self.ending = False
+        self._most = most
         self._on_error = on_error
         self.task = asyncio.create_task(self._run(), name=task_name)
 
     async def _run(self) -> None:
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(TICK_SECONDS):
-                        job = await self.queue.get()
-                except TimeoutError:
-                    await self.work.tick()
+            while not self.ending:
+                if not self.arrived:
+                    self.something.clear()
+                    try:
+                        async with asyncio.timeout(TICK_SECONDS):
+                            await self.something.wait()
+                    except TimeoutError:
+                        await self.work.tick()
                     continue
-                if job is None:
-                    return
-                await job()
+                await self.work.handle(self._take())
         except Exception as error:
             await self._on_error(error)
+
+    def _take(self) -> list[RecordBatch]:
+        taken = [self.arrived.popleft()]
+        records = len(taken[0])
+        while self.arrived and records + len(self.arrived[0]) <= self._most:
+            taken.append(self.arrived.popleft())
+            records += len(taken[-1])
+        return taken
 
 
 class PartitionTasks(Generic[Work]):
     """The tasks of one stage.
 
+    What may arrive before it is worked on is bounded by the transport: it hands out only so many batches of a partition.
+
     Args:
         name: of the stage.
         create: makes the work of a partition.
         on_error: told of the exception that ended a task; must end the worker.
+        most: records that a partition takes at once, unless a single batch has more.
     """
 
     def __init__(
@@ -74,10 +93,13 @@ class PartitionTasks(Generic[Work]):
         name: str,
         create: Callable[[int], Work],
         on_error: Callable[[BaseException], Awaitable[None]],
+        *,
+        most: int,
     ) -> None:
         self.name = name
         self._create = create
         self._on_error = on_error
+        self._most = most
         self._running: dict[int, _Running[Work]] = {}
 
     @property
@@ -91,28 +113,29 @@ class PartitionTasks(Generic[Work]):
         async def one(partition: int) -> None:
             work = self._create(partition)
             await work.open()
-            self._running[partition] = _Running(work, f"{self.name}-{partition}", self._on_error)
+            self._running[partition] = _Running(work, f"{self.name}-{partition}", self._most, self._on_error)
 
         await asyncio.gather(*(one(partition) for partition in partitions if partition not in self._running))
 
-    async def put(self, partition: int, job: Callable[[Work], Awaitable[None]]) -> None:
-        """Have `job` done for the partition after the jobs before it; waits while the queue is full.
+    def put(self, batch: RecordBatch) -> None:
+        """Have the batch worked on after those before it.
 
         A partition that has been dropped meanwhile does nothing: its batches are read again by its new owner.
         """
-        running = self._running.get(partition)
+        running = self._running.get(batch.partition)
         if running is not None:
-            await running.queue.put(lambda: job(running.work))
+            running.arrived.append(batch)
+            running.something.set()
 
     async def drop(self, partitions: Iterable[int]) -> None:
-        """End these partitions' tasks after the batch under way; queued batches are left unfinished."""
+        """End these partitions' tasks after the batches under way; what waits is left unfinished."""
         ending = [self._running.pop(partition) for partition in partitions if partition in self._running]
         if not ending:
             return
         for running in ending:
-            while not running.queue.empty():
-                running.queue.get_nowait()
-            running.queue.put_nowait(None)
+            running.ending = True
+            running.arrived.clear()
+            running.something.set()
         tasks = [running.task for running in ending]
         _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
         for task in late:

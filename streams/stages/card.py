@@ -1,15 +1,15 @@
 """The card stage: where a transaction enters.
 
-Reads transactions (key: card). Decodes them, sends what cannot be used to the dead letters, drops duplicates, adds the features of the
-transaction and of the card's windows. Writes the rows to the hop topic, keyed by the last entity (the terminal).
+Reads transactions (key: card). Decodes them, sends what cannot be used to the dead letters, drops duplicates,
+adds the features of the transaction and of the card's windows. Writes the rows to the hop topic, keyed by the
+last entity (the terminal).
 
-State by partition: recent transaction ids, watermark, card windows (`streams.card_core`). Order: rows keep the order of the partition.
-A batch that is read again after a crash gives the same rows; the score stage drops what it has seen.
+State by partition: recent transaction ids, watermark, card windows (`streams.card_core`). Order: rows keep
+the order of the partition. A batch that is read again after a crash gives the same rows; the score stage
+drops what it has seen.
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 import faust
 import numpy as np
@@ -26,12 +26,14 @@ from streams.outputs import Output
 from streams.partitions import PartitionTasks
 from streams.rows import from_transactions, hop_partitions
 from streams.settings import Settings
-from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.stages.context import Heartbeat, StageContext, failpoint, follow_assignment
 
+#: Transactions worked on at once; bounds the size of a message to the hop.
+MOST_ROWS = 4096
 #: What the score stage needs of a row, beside the tags of the last entity.
 _FORWARDED = (
-    "event_time", "record_time", "offset", "amount_minor", "amount", "transaction", "card", "hop", "status", "watermark",
-    "features",
+    "event_time", "record_time", "offset", "amount_minor", "amount", "transaction", "card", "hop", "status",
+    "watermark", "features",
 )  # fmt: skip
 
 
@@ -64,28 +66,32 @@ class CardWork:
         self._limit = DeadLetterLimit(settings.input.dead_letter_ratio, settings.input.dead_letter_window)
         self._hop = context.name(f"by-{context.spec.entities[-1].name}")
         self._tags = f"tags_{context.spec.entities[-1].name}"
+        self._heartbeat = Heartbeat(context.partitions)
         self.state = CardState(context.spec, time_rules(settings))
 
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state)
 
-    async def tick(self) -> None:
-        pass
-
     async def close(self) -> None:
         pass
 
-    async def handle(self, batch: RecordBatch) -> None:
-        """One batch, from bytes to acknowledged outputs and state."""
+    async def tick(self) -> None:
+        """Tell the partitions of the hop that have not heard the last watermark."""
+        owed = self._heartbeat.owed(self._context.clock())
+        if owed:
+            meta = self._hop_meta()
+            await self._context.outputs.send(Output(self._hop, p, None, Columns(meta).encode()) for p in owed)
+
+    async def handle(self, batches: list[RecordBatch]) -> None:
+        """From bytes to acknowledged outputs and state."""
         began = self._context.clock()
-        records = [record for record in batch.records if record.offset >= self.state.next_offset]
+        records = [record for batch in batches for record in batch.records if record.offset >= self.state.next_offset]
         if records:
             decoded = self._decoder.decode(records)  # type: ignore[arg-type]
             offsets = np.fromiter((records[row].offset for row in decoded.rows), np.int64, len(decoded.rows))
             times = np.fromiter((records[row].timestamp for row in decoded.rows), np.int64, len(decoded.rows))
             rows = from_transactions(decoded.records, offsets, times, self._context.spec)
-            kept = self._core.process(self.state, rows)
-            outputs = self._hop_records(kept)
+            outputs = self._hop_records(self._core.process(self.state, rows))
             outputs += [
                 dead_letter(
                     records[item.row],  # type: ignore[arg-type]
@@ -97,25 +103,29 @@ class CardWork:
             ]
             await self._context.outputs.send(outputs)
             failpoint("card:sent")
-            self.state.next_offset = batch.next_offset
-            delta = self.state.delta(rows, batch.next_offset)
+            self.state.next_offset = batches[-1].next_offset
+            delta = self.state.delta(rows, self.state.next_offset)
             await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
             failpoint("card:saved")
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
             self._limit.add(len(records), len(decoded.rejected))
-        batch.finish()
+        for batch in batches:
+            batch.finish()
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "card")
 
+    def _hop_meta(self) -> dict[str, object]:
+        return {"card_partition": self._partition, "watermark": self.state.admission.watermark}
+
     def _hop_records(self, rows: Columns) -> list[Output]:
-        """A message for every partition of the hop, also without rows: it carries the watermark."""
-        meta: dict[str, object] = {"card_partition": self._partition, "watermark": self.state.admission.watermark}
-        forwarded = Columns(meta, {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings)
+        """A message for every partition of the hop that has rows, or has not heard the watermark for a while."""
+        forwarded = Columns(
+            self._hop_meta(), {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings
+        )
         destination = hop_partitions(rows.words("hop"), self._context.partitions)
-        outputs = []
-        for partition in range(self._context.partitions):
-            part = forwarded.take(np.flatnonzero(destination == partition))
-            outputs.append(Output(self._hop, partition, None, part.encode()))
-        return outputs
+        return [
+            Output(self._hop, partition, None, forwarded.take(np.flatnonzero(destination == partition)).encode())
+            for partition in self._heartbeat.due(np.unique(destination).tolist(), self._context.clock())
+        ]
 
     def _count(self, rows: Columns, unknown_fields: int, codes: list[str]) -> None:
         metrics = self._context.metrics
@@ -133,13 +143,15 @@ class CardWork:
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[CardWork]:
     """Read transactions in batches, one task per partition."""
     changelog = Changelog(context.name("card-state"), context.settings.broker)
-    tasks = PartitionTasks("card", lambda partition: CardWork(partition, context, changelog), app.crash)
+    tasks = PartitionTasks(
+        "card", lambda partition: CardWork(partition, context, changelog), app.crash, most=MOST_ROWS
+    )
     topic = context.name("transactions")
     follow_assignment(app, tasks, topic)
 
     @app.agent(batch_topic(app, topic), name="card")
     async def card(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, partial(CardWork.handle, batch=batch))
+            tasks.put(batch)
 
     return tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import faust
@@ -28,7 +28,8 @@ def wall_ms() -> int:
 class StageContext:
     """Settings, spec, topics and the outside world of a worker.
 
-    `now_ms` is the wall clock, for latency metrics and for deciding whether to wait; `clock` a monotonic one, in seconds.
+    `now_ms` is the wall clock, for latency metrics and for deciding whether to wait; `clock` a monotonic one,
+    in seconds.
     """
 
     settings: Settings
@@ -49,7 +50,7 @@ class StageContext:
 
 
 def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str) -> None:
-    """Open and drop the partitions of `tasks` as those of `topic` are assigned to and taken from this worker."""
+    """Open and drop the partitions of `tasks` as those of `topic` come to this worker and go."""
     transport = transport_of(app)
 
     def partitions(tps: Iterable[faust.TP]) -> list[int]:
@@ -64,7 +65,35 @@ def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str) -
         await tasks.drop(partitions(tps))
 
 
-#: Names a step at which the process kills itself, for crash tests: `stage:step`, or `stage:step:n` for the n-th time.
+class Heartbeat:
+    """To which partitions behind a stage a message is due: those with rows, and those that have not heard from it for a while.
+
+    Stages behind wait for the watermarks of all partitions before them, so that each must hear them; but an empty message costs as much
+    as a full one.
+    """
+
+    SECONDS = 0.05
+
+    def __init__(self, partitions: int) -> None:
+        self._heard_at = dict.fromkeys(range(partitions), float("-inf"))
+        self._owed: set[int] = set()
+
+    def due(self, with_rows: Sequence[int], now: float) -> list[int]:
+        """The partitions to send to at `now`, seconds of a monotonic clock; they count as told."""
+        told = [p for p, at in self._heard_at.items() if p in with_rows or now - at >= self.SECONDS]
+        self._heard_at.update(dict.fromkeys(told, now))
+        self._owed = self._heard_at.keys() - set(told)
+        return told
+
+    def owed(self, now: float) -> list[int]:
+        """The partitions that the last sending left out; they count as told."""
+        owed, self._owed = sorted(self._owed), set()
+        self._heard_at.update(dict.fromkeys(owed, now))
+        return owed
+
+
+#: Names a step at which the process kills itself, for crash tests: `stage:step`, or `stage:step:n` for the
+#: n-th time.
 FAILPOINT = "FRAUDSTREAM_FAILPOINT"
 _hits: dict[str, int] = {}
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 
 import aiokafka
 import faust
@@ -35,6 +34,8 @@ from streams.outputs import Output
 from streams.partitions import PartitionTasks
 from streams.stages.context import StageContext, failpoint, follow_assignment
 
+#: Records taken at once.
+MOST_RECORDS = 4096
 #: Messages of scored rows decided before the outputs are sent.
 _LATE_MESSAGES = 16
 
@@ -100,33 +101,30 @@ class LabelWork:
         await self._late.stop()
 
     async def tick(self) -> None:
-        step = LabelStep()
-        await self._mature(step, [])
+        await self._mature(LabelStep(), [])
 
-    async def labels(self, batch: RecordBatch) -> None:
-        decoded = self._labels.decode(batch.records)  # type: ignore[arg-type]
-        self._label_seen_at = self._context.now_ms()
-        step = LabelStep()
-        outcomes = self._join.labels(self.state, step, decoded.records)
-        await self._refuse(batch, decoded.rejected)
-        await self._mature(step, outcomes)
-        batch.finish()
-
-    async def feedback(self, batch: RecordBatch) -> None:
-        decoded = self._feedback.decode(batch.records)  # type: ignore[arg-type]
-        step = LabelStep()
-        outcomes = self._join.feedback(self.state, step, decoded.records)
-        await self._refuse(batch, decoded.rejected)
-        await self._mature(step, outcomes)
-        batch.finish()
-
-    async def scored(self, batch: RecordBatch) -> None:
+    async def handle(self, batches: list[RecordBatch]) -> None:
+        """Labels, feedback and scored rows in the order in which they came; then what matures."""
         step = LabelStep()
         outcomes: list[Columns] = []
-        for record in batch.records:
-            outcomes += self._join.scored(self.state, step, columns.decode(record.value or b""))
+        for batch in batches:
+            outcomes += await self._read(batch, step)
         await self._mature(step, outcomes)
-        batch.finish()
+        for batch in batches:
+            batch.finish()
+
+    async def _read(self, batch: RecordBatch, step: LabelStep) -> list[Columns]:
+        if batch.topic == self._context.name("labels"):
+            self._label_seen_at = self._context.now_ms()
+            labels = self._labels.decode(batch.records)  # type: ignore[arg-type]
+            await self._refuse(batch, labels.rejected)
+            return self._join.labels(self.state, step, labels.records)
+        if batch.topic == self._context.name("feedback"):
+            feedback = self._feedback.decode(batch.records)  # type: ignore[arg-type]
+            await self._refuse(batch, feedback.rejected)
+            return self._join.feedback(self.state, step, feedback.records)
+        rows = [columns.decode(record.value or b"") for record in batch.records]
+        return [outcome for part in rows for outcome in self._join.scored(self.state, step, part)]
 
     async def _refuse(self, batch: RecordBatch, rejected: Sequence[Rejected]) -> None:
         topic = self._context.name("dead-letters")
@@ -227,22 +225,17 @@ class LabelWork:
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
     """Read labels, feedback and scored rows in batches, one task per partition."""
     changelog = Changelog(context.name("label-state"), context.settings.broker)
-    tasks = PartitionTasks("label", lambda partition: LabelWork(partition, context, changelog), app.crash)
+    tasks = PartitionTasks(
+        "label", lambda partition: LabelWork(partition, context, changelog), app.crash, most=MOST_RECORDS
+    )
     follow_assignment(app, tasks, context.name("scored"))
-
-    @app.agent(batch_topic(app, context.name("labels")), name="labels")
-    async def labels(stream: faust.Stream[RecordBatch]) -> None:
-        async for batch in batches(stream):
-            await tasks.put(batch.partition, partial(LabelWork.labels, batch=batch))
-
-    @app.agent(batch_topic(app, context.name("feedback")), name="feedback")
-    async def feedback(stream: faust.Stream[RecordBatch]) -> None:
-        async for batch in batches(stream):
-            await tasks.put(batch.partition, partial(LabelWork.feedback, batch=batch))
-
-    @app.agent(batch_topic(app, context.name("scored")), name="scored")
-    async def scored(stream: faust.Stream[RecordBatch]) -> None:
-        async for batch in batches(stream):
-            await tasks.put(batch.partition, partial(LabelWork.scored, batch=batch))
-
+    for topic in ("labels", "feedback", "scored"):
+        _read(app, topic, context.name(topic), tasks)
     return tasks
+
+
+def _read(app: faust.App, agent: str, topic: str, tasks: PartitionTasks[LabelWork]) -> None:
+    @app.agent(batch_topic(app, topic), name=agent)
+    async def read(stream: faust.Stream[RecordBatch]) -> None:
+        async for batch in batches(stream):
+            tasks.put(batch)

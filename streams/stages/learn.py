@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from functools import partial
 
 import faust
 
@@ -30,6 +29,8 @@ from streams.partitions import PartitionTasks
 from streams.settings import Settings
 from streams.stages.context import StageContext, failpoint, follow_assignment
 
+#: Messages of outcomes taken at once.
+MOST_MESSAGES = 64
 #: Versions of a model that stay on the topic.
 VERSIONS_KEPT = 20
 _CHECKPOINT_SECONDS = 20.0
@@ -86,17 +87,16 @@ class LearnWork:
     async def close(self) -> None:
         pass
 
-    async def handle(self, batch: RecordBatch) -> None:
+    async def handle(self, batches: list[RecordBatch]) -> None:
         """Take the outcomes, learn what has taken effect, publish."""
         state = self._checkpoint.state
-        for record in batch.records:
-            if record.offset < self._checkpoint.next_offset:
-                continue
-            rows = columns.decode(record.value or b"")
-            self._watermarks[rows.meta_int("label_partition")] = rows.meta_int("watermark")
-            self._core.take(state, rows)
-        self._held.append(batch)
-        self._checkpoint.next_offset = max(self._checkpoint.next_offset, batch.next_offset)
+        for record in (record for batch in batches for record in batch.records):
+            if record.offset >= self._checkpoint.next_offset:
+                rows = columns.decode(record.value or b"")
+                self._watermarks[rows.meta_int("label_partition")] = rows.meta_int("watermark")
+                self._core.take(state, rows)
+        self._held += batches
+        self._checkpoint.next_offset = max(self._checkpoint.next_offset, batches[-1].next_offset)
         published = False
         learned = {name: learner.n_learned for name, learner in state.learners.items()}
         for snapshots in self._core.advance(state, min(self._watermarks.values(), default=NEVER)):
@@ -132,13 +132,15 @@ class LearnWork:
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
     """Read outcomes in batches."""
     changelog = Changelog(context.name("learn-state"), context.settings.broker)
-    tasks = PartitionTasks("learn", lambda partition: LearnWork(partition, context, changelog), app.crash)
+    tasks = PartitionTasks(
+        "learn", lambda partition: LearnWork(partition, context, changelog), app.crash, most=MOST_MESSAGES
+    )
     topic = context.name("outcomes")
     follow_assignment(app, tasks, topic)
 
     @app.agent(batch_topic(app, topic), name="learn")
     async def learn(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, partial(LearnWork.handle, batch=batch))
+            tasks.put(batch)
 
     return tasks

@@ -48,6 +48,8 @@ class ObserveCore:
     def scored(self, rows: Columns) -> None:
         """Scored rows: drift of features and scores."""
         self.watermark = max(self.watermark, rows.meta_int("watermark"))
+        if not len(rows):
+            return
         times = rows.ints("event_time")
         self._features.update(times, rows.floats("features"), self.watermark)
         for role, scores in by_model(rows).items():

@@ -1,19 +1,22 @@
 """The score stage: windows of the terminal, then champion and shadows.
 
-Reads the hop topic and the known frauds (key: last entity), and the models topic. Writes scores and alerts, and the scored rows for the
-stages that learn and observe; all keyed by card, on the partition the transaction came from.
+Reads the hop topic and the known frauds (key: last entity), and the models topic. Writes scores and alerts,
+and the scored rows for the stages that learn and observe; all keyed by card, on the partition the transaction
+came from.
 
-State by partition: terminal windows with known frauds, the last offset scored of every card partition, model versions
-(`streams.score_core`). Rows wait until every input has reached their event time, unless they are live (`streams.alignment`). A batch read
-again after a crash is scored with the versions that were in use, so that it gives the same scores.
+State by partition: terminal windows with known frauds, the last offset scored of every card partition, model
+versions (`streams.score_core`). Rows wait until every input has reached their event time, unless they are
+live (`streams.alignment`). A batch read again after a crash is scored with the versions that were in use, so
+that it gives the same scores.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from functools import partial
 
 import faust
+import msgspec
 import numpy as np
 
 from models.policy import ThresholdPolicy
@@ -29,15 +32,21 @@ from streams.model_feed import ModelFeed
 from streams.model_slots import initial_deployment
 from streams.outputs import Output
 from streams.partitions import PartitionTasks
-from streams.records import ModelRef, Reason, Score, ShadowScore, alert_of
+from streams.records import ModelRef, Reason, Score, alert_of
 from streams.score_core import ScoreCore, ScoreState, ScoreStep
-from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.score_lines import ScoreFrame, score_lines
+from streams.stages.context import Heartbeat, StageContext, failpoint, follow_assignment
 from streams.waiting_rows import WaitingRows
 
 CHUNK_ROWS = 4096
-#: After a restart, so many rows are scored with the versions in use before: those that may have been scored and not saved.
+#: Messages of the hop and of known frauds taken at once.
+MOST_MESSAGES = 1024
+#: After a restart, so many rows are scored with the versions in use before: those that may have been scored
+#: and not saved.
 _PINNED_ROWS = 2 * CHUNK_ROWS
-_SCORED = ("event_time", "offset", "transaction", "card", "hop", "features", "champion", "shadows", "alert")
+_SCORED = (
+    "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows", "alert",
+)  # fmt: skip
 
 
 class ScoreWork:
@@ -53,6 +62,9 @@ class ScoreWork:
         self._core = ScoreCore(self._policy.threshold, context.clock)
         self._deployment = initial_deployment(settings.models, context.spec)
         self._maturity = settings.labels.maturity
+        self._known_frauds = context.name("known-frauds")
+        self._config = settings.digest
+        self._heartbeat = Heartbeat(context.partitions)
         self._pinned = 0
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
@@ -75,38 +87,43 @@ class ScoreWork:
                 self._deployment.swap(snapshot)
         self._pinned = _PINNED_ROWS if restored.deltas else 0
 
-    async def tick(self) -> None:
+    async def handle(self, batches: list[RecordBatch]) -> None:
+        """Known frauds first, then the rows that every input has reached."""
+        await self._take_frauds([batch for batch in batches if batch.topic == self._known_frauds])
+        for batch in batches:
+            if batch.topic != self._known_frauds:
+                parts = [columns.decode(record.value or b"") for record in batch.records]
+                for part in parts:
+                    self._gate.advance(("cards", part.meta_int("card_partition")), part.meta_int("watermark"))
+                self.waiting.put(parts, batch)
         await self._release()
+
+    async def tick(self) -> None:
+        """What waits may have waited long enough; tell the partitions that have not heard the last watermark."""
+        await self._release()
+        owed = self._heartbeat.owed(self._context.clock())
+        if owed:
+            topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
+            await self._context.outputs.send(Output(topic, partition, None, marker) for partition in owed)
 
     async def close(self) -> None:
         self._context.metrics.state_keys.set(0, "score")
 
-    async def hop(self, batch: RecordBatch) -> None:
-        """Rows to score: they join those that wait."""
-        parts = [columns.decode(record.value or b"") for record in batch.records]
-        for part in parts:
-            source = part.meta_int("card_partition")
-            self._gate.advance(("cards", source), part.meta_int("watermark"))
-        self.waiting.put(parts, batch)
-        await self._release()
-
-    async def known_frauds(self, batch: RecordBatch) -> None:
+    async def _take_frauds(self, batches: list[RecordBatch]) -> None:
         """Frauds that have become known, and how far the label stage has decided."""
-        parts = [columns.decode(record.value or b"") for record in batch.records]
-        decided: dict[int, int] = {}
+        parts = [columns.decode(record.value or b"") for batch in batches for record in batch.records]
+        decided = {part.meta_int("label_partition"): part.meta_int("decided") for part in parts}
         frauds = [part for part in parts if len(part)]
-        for part in parts:
-            source = part.meta_int("label_partition")
-            decided[source] = part.meta_int("decided")
-            self._gate.advance(("labels", source), decided[source] + self._maturity)
         if frauds:
             joined = columns.concat(frauds)
             self.state.add_frauds(joined)
-            step = ScoreStep(decided=decided, outcomes_offset=batch.next_offset)
+            step = ScoreStep(decided=decided, outcomes_offset=batches[-1].next_offset)
             self.state.advance(step)
             await self._save(self.state.delta(None, joined, step))
-        batch.finish()
-        await self._release()
+        for source, until in decided.items():
+            self._gate.advance(("labels", source), until + self._maturity)
+        for batch in batches:
+            batch.finish()
 
     async def _release(self) -> None:
         """Score what every input has reached."""
@@ -150,7 +167,7 @@ class ScoreWork:
         self._count(scored)
 
     async def _adopt_models(self) -> None:
-        """Swap in newer versions, between two chunks; which ones is made durable before they score anything."""
+        """Swap in newer versions between two chunks; which ones is durable before they score anything."""
         if self._pinned:
             return
         newer = {
@@ -175,50 +192,38 @@ class ScoreWork:
 
     def _published(self, rows: Columns) -> Iterator[Output]:
         """The score of every row, and its alert; on the partition the transaction came from."""
-        context, settings = self._context, self._context.settings
-        topic, alerts = context.name("scores"), context.name("alerts")
-        spec, config, threshold = context.spec.digest, settings.digest, self._policy.threshold
-        role, name, version = self._deployment.models()[0]
-        model = ModelRef(name, version)
-        shadow_refs = [(name, version) for _, name, version in self._deployment.models()[1:]]
-        now = context.now_ms()
-        arrays, strings = rows.arrays, rows.strings
-        reasons = self._reasons(rows)
-        for (
-            transaction_id, card_id, terminal_id, currency, event_time, amount_minor, partition, score, shadows, features, alert
-        ) in zip(
-            strings["transaction_id"], strings["card_id"], strings["terminal_id"], strings["currency"],
-            arrays["event_time"].tolist(), arrays["amount_minor"].tolist(), arrays["card_partition"].tolist(),
-            arrays["champion"].tolist(), arrays["shadows"].tolist(), arrays["features"].tolist(), arrays["alert"].tolist(),
-            strict=True,
-        ):  # fmt: skip
-            record = Score(
-                transaction_id=transaction_id,
-                card_id=card_id,
-                terminal_id=terminal_id,
-                event_time=event_time,
-                scored_at=now,
-                amount_minor=amount_minor,
-                currency=currency,
-                score=score,
-                threshold=threshold,
-                alert=alert,
-                arm="champion",
-                model=model,
-                shadows=[
-                    ShadowScore(name, version, value)
-                    for (name, version), value in zip(shadow_refs, shadows, strict=True)
-                    if value == value  # noqa: PLR0124 -- NaN: the shadow gave no score
-                ],
-                features=features,
-                spec=spec,
-                config=config,
-            )
-            key = card_id.encode()
-            yield Output(topic, partition, key, encode(record))
-            if alert:
-                alert_record = alert_of(record, self._policy.alert_id(transaction_id), next(reasons))
-                yield Output(alerts, partition, key, encode(alert_record))
+        topic, alerts = self._context.name("scores"), self._context.name("alerts")
+        model, *shadows = self._deployment.models()
+        frame = ScoreFrame(
+            scored_at=self._context.now_ms(),
+            threshold=self._policy.threshold,
+            model=ModelRef(model[1], model[2]),
+            shadows=tuple((name, version) for _, name, version in shadows),
+            spec=self._context.spec.digest,
+            config=self._config,
+        )
+        lines = score_lines(
+            frame,
+            transaction_id=rows.strings["transaction_id"],
+            card_id=rows.strings["card_id"],
+            terminal_id=rows.strings["terminal_id"],
+            currency=rows.strings["currency"],
+            event_time=rows.ints("event_time"),
+            amount_minor=rows.ints("amount_minor"),
+            score=rows.floats("champion"),
+            shadows=rows.floats("shadows"),
+            alert=rows.bools("alert"),
+            features=rows.floats("features"),
+        )
+        keys = [card.encode() for card in rows.strings["card_id"]]
+        partitions = rows.ints("card_partition").tolist()
+        yield from map(Output, itertools.repeat(topic), partitions, keys, lines)
+        for row, reasons in zip(
+            np.flatnonzero(rows.bools("alert")).tolist(), self._reasons(rows), strict=True
+        ):
+            score = msgspec.json.decode(lines[row], type=Score)
+            alert = alert_of(score, self._policy.alert_id(score.transaction_id), reasons)
+            yield Output(alerts, partitions[row], keys[row], encode(alert))
 
     def _reasons(self, rows: Columns) -> Iterator[list[Reason]]:
         """The reasons of the alerts, in their order."""
@@ -228,19 +233,25 @@ class ScoreWork:
             return iter([[] for _ in alerts])
         champion = self._deployment.champion
         explained = explain(
-            champion.scorer, rows.floats("features")[alerts], champion.reference, self._context.spec.names, top
+            champion.scorer,
+            rows.floats("features")[alerts],
+            champion.reference,
+            self._context.spec.names,
+            top,
         )
         return iter([[Reason(r.feature, r.value, r.contribution) for r in reasons] for reasons in explained])
 
-    def _scored_records(self, rows: Columns) -> list[Output]:
-        """The scored rows for the stages behind, a message for every card partition: it carries the watermark."""
-        meta: dict[str, object] = {
+    def _scored_meta(self) -> dict[str, object]:
+        return {
             "score_partition": self._partition,
             "watermark": self._scored_until,
             "models": [list(model) for model in self._deployment.models()],
         }
+
+    def _scored_records(self, rows: Columns) -> list[Output]:
+        """The scored rows for later stages, a message for every card partition: it carries the watermark."""
         kept = Columns(
-            meta,
+            self._scored_meta(),
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
@@ -248,7 +259,7 @@ class ScoreWork:
         topic = self._context.name("scored")
         return [
             Output(topic, partition, None, kept.take(np.flatnonzero(sources == partition)).encode())
-            for partition in range(self._context.partitions)
+            for partition in self._heartbeat.due(np.unique(sources).tolist(), self._context.clock())
         ]
 
     def _count(self, rows: Columns) -> None:
@@ -267,7 +278,7 @@ def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> PartitionT
     """Read the hop and the known frauds in batches, one task per partition."""
     changelog = Changelog(context.name("score-state"), context.settings.broker)
     tasks = PartitionTasks(
-        "score", lambda partition: ScoreWork(partition, context, changelog, feed), app.crash
+        "score", lambda partition: ScoreWork(partition, context, changelog, feed), app.crash, most=MOST_MESSAGES
     )
     hop = context.name(f"by-{context.spec.entities[-1].name}")
     follow_assignment(app, tasks, hop)
@@ -275,11 +286,11 @@ def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> PartitionT
     @app.agent(batch_topic(app, hop), name="score")
     async def score(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, partial(ScoreWork.hop, batch=batch))
+            tasks.put(batch)
 
     @app.agent(batch_topic(app, context.name("known-frauds")), name="known-frauds")
     async def known_frauds(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            await tasks.put(batch.partition, partial(ScoreWork.known_frauds, batch=batch))
+            tasks.put(batch)
 
     return tasks
