@@ -22,18 +22,18 @@ from streams.columns import Columns
 
 #: Outcomes learned between two chances for others to run.
 SLICE = 8
+#: Transactions whose verdict is remembered, so that none is learned twice.
+REMEMBERED = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class LearnRules:
     """
     Args:
-        keep_one_in: of genuine outcomes one in so many is learned.
         publish_every_ms: event time between two versions of a model.
         spec_digest: digest of the feature spec whose columns the outcomes have.
     """
 
-    keep_one_in: int
     publish_every_ms: int
     spec_digest: str
 
@@ -48,8 +48,10 @@ class LearnState:
         self.refused = 0
         self.clock = NEVER
         self.published_at = NEVER
-        #: (known_at, transaction, fraud, features), a heap
-        self.waiting: list[tuple[int, int, bool, bytes]] = []
+        #: (known_at, transaction, fraud, learners as a bit mask, features), a heap
+        self.waiting: list[tuple[int, int, bool, int, bytes]] = []
+        #: verdict learned last, by transaction; the oldest are forgotten
+        self.seen: dict[int, bool] = {}
 
 
 class LearnCore:
@@ -59,18 +61,25 @@ class LearnCore:
         self.rules = rules
 
     def take(self, state: LearnState, outcomes: Columns) -> int:
-        """Outcomes that will be learned once they take effect; returns how many of them are kept."""
+        """Outcomes that will be learned once they take effect; returns how many of them are kept.
+
+        Every learner samples for itself, by the transaction's hash.
+        """
         if not len(outcomes):
             return 0
         transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
         known_at = outcomes.ints("known_at")
-        keep = np.flatnonzero(keep_mask(transactions, fraud, self.rules.keep_one_in))
+        wanted = np.zeros(len(outcomes), np.int64)
+        for position, learner in enumerate(state.learners.values()):
+            wanted |= keep_mask(transactions, fraud, learner.keep_one_in).astype(np.int64) << position
         features = np.ascontiguousarray(outcomes.floats("features"))
-        for index in keep.tolist():
+        keep = np.flatnonzero(wanted).tolist()
+        for index in keep:
             item = (
                 int(known_at[index]),
                 int(transactions[index]),
                 bool(fraud[index]),
+                int(wanted[index]),
                 features[index].tobytes(),
             )
             heapq.heappush(state.waiting, item)
@@ -86,13 +95,14 @@ class LearnCore:
         state.clock = max(state.clock, clock)
         done = 0
         while state.waiting and state.waiting[0][0] <= state.clock:
-            known_at, _, fraud, features = state.waiting[0]
+            known_at, transaction, fraud, wanted, features = state.waiting[0]
             step = known_at - known_at % self.rules.publish_every_ms
             if step > state.published_at:
                 yield self._publish(state, step)
                 continue
             heapq.heappop(state.waiting)
-            self._learn(state, np.frombuffer(features), fraud)
+            if self._is_new(state, transaction, fraud):
+                self._learn(state, np.frombuffer(features), fraud, wanted)
             done += 1
             if done % SLICE == 0:
                 yield []
@@ -100,10 +110,26 @@ class LearnCore:
         if step > state.published_at:
             yield self._publish(state, step)
 
+    @staticmethod
+    def _is_new(state: LearnState, transaction: int, fraud: bool) -> bool:
+        """Whether this verdict has not been learned yet: a restarted label stage may give it twice."""
+        if state.seen.get(transaction) == fraud:
+            return False
+        state.seen[transaction] = fraud
+        if len(state.seen) > REMEMBERED:
+            del state.seen[next(iter(state.seen))]
+        return True
+
     def _learn(
-        self, state: LearnState, features: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool
+        self,
+        state: LearnState,
+        features: np.ndarray[tuple[int], np.dtype[np.float64]],
+        fraud: bool,
+        wanted: int,
     ) -> None:
-        for name, learner in state.learners.items():
+        for position, (name, learner) in enumerate(state.learners.items()):
+            if not wanted >> position & 1:
+                continue
             try:
                 learner.learn(features, fraud)
             except ValueError:
@@ -114,6 +140,9 @@ class LearnCore:
     def _publish(self, state: LearnState, step: int) -> list[Snapshot]:
         """A new version of every learner that has learned since its last one."""
         first = state.published_at == NEVER
+        # What has been learned since took effect within one step, so that a version bears the same time
+        # whether the clock passes one step or many at once.
+        created_at = state.published_at + self.rules.publish_every_ms
         state.published_at = step
         if first:
             return []
@@ -129,7 +158,7 @@ class LearnCore:
                     name=name,
                     version=state.versions[name],
                     spec_digest=self.rules.spec_digest,
-                    created_at_event_time=step,
+                    created_at_event_time=created_at,
                     n_learned=learner.n_learned,
                     reference=learner.reference,
                     golden_x=learner.recent,

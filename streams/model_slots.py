@@ -9,14 +9,9 @@ from models.learners.base import Learner
 from models.learners.registry import LEARNERS
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
-from models.stand_in import stand_in
+from models.scorers.rules import RulesScorer
 from streams.errors import SettingsError
 from streams.sections import Models, Slot
-
-
-def keep_one_in(models: Models) -> int:
-    """The sampling of genuine outcomes as "one in so many"."""
-    return max(1, round(1 / models.negative_rate))
 
 
 def build_learners(models: Models, spec: FeatureSpec) -> dict[str, Learner]:
@@ -25,25 +20,26 @@ def build_learners(models: Models, spec: FeatureSpec) -> dict[str, Learner]:
     Raises:
         SettingsError: a slot names an unknown kind or an option that its learner does not have.
     """
-    return {slot.name: _learner(slot, f"models, {slot.name!r}", models, spec) for slot in _slots(models)}
+    return {slot.name: _learner(slot, spec) for slot in _slots(models)}
 
 
 def _slots(models: Models) -> list[Slot]:
     return [models.champion, *models.shadows]
 
 
-def _learner(slot: Slot, place: str, models: Models, spec: FeatureSpec) -> Learner:
+def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
+    place = f"models, {slot.name!r}"
     if slot.kind not in LEARNERS:
         raise SettingsError(f"{place}: unknown kind {slot.kind!r}; known are {', '.join(sorted(LEARNERS))}")
     try:
-        return LEARNERS[slot.kind](spec.names, keep_one_in(models), **slot.options)
+        return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
 
 
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
     """Every slot filled with the rules that stand in until its model has a first version: version 0."""
-    rules = make(stand_in(spec.names), name="rules", version=0, spec_digest=spec.digest)
+    rules = make(RulesScorer.build(spec.names), name="rules", version=0, spec_digest=spec.digest)
 
     def unlearned(slot: Slot) -> Snapshot:
         return replace(rules, name=slot.name)

@@ -157,6 +157,8 @@ class Slot(Section):
     """Name in scores, metrics and commands."""
     kind: Annotated[str, Field(min_length=1, max_length=60)]
     """Learner in `models/learners/`."""
+    negative_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of genuine outcomes that it learns; its scores are corrected for it."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Arguments of the learner."""
 
@@ -167,16 +169,12 @@ class Models(Section):
     champion: Slot = Slot(name="binned", kind="binned_logistic")
     """The model that decides."""
     shadows: tuple[Slot, ...] = (
-        Slot(name="forest", kind="adaptive_forest"),
+        Slot(name="forest", kind="adaptive_forest", negative_rate=0.05),
         Slot(name="logistic", kind="logistic"),
     )
     """Models scored beside it."""
     publish_every: Duration = 6 * HOUR
     """Event time between two published versions of a model."""
-    negative_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
-    """Share of genuine outcomes that are learned; scores are corrected for it."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
-    """Seed of every learner and of the sampling."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

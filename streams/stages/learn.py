@@ -23,7 +23,7 @@ from streams.batching import batch_topic, batches
 from streams.changelog import Changelog
 from streams.learning import LearnCore, LearnRules, LearnState
 from streams.model_feed import model_key
-from streams.model_slots import build_learners, keep_one_in
+from streams.model_slots import build_learners
 from streams.outputs import Output
 from streams.partitions import PartitionTasks
 from streams.settings import Settings
@@ -37,9 +37,8 @@ _CHECKPOINT_SECONDS = 20.0
 
 
 def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
-    """Sampling and publication, from the settings."""
+    """Publication, from the settings."""
     return LearnRules(
-        keep_one_in=keep_one_in(settings.models),
         publish_every_ms=settings.models.publish_every,
         spec_digest=spec_digest,
     )
