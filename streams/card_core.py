@@ -19,8 +19,9 @@ from streams import columns
 from streams.columns import Columns
 
 _WINDOW_BUCKETS = 32
-#: What a delta keeps of a row: enough to admit it and insert it again.
-_DELTA = ("transaction", "card", "event_time", "record_time", "amount")
+#: What a delta keeps of a row: enough to admit it and insert it again. Its status is kept too:
+#: a checkpoint is read bucket by bucket, and the windows can be ahead of the admission until its own is read.
+_DELTA = ("transaction", "card", "event_time", "record_time", "amount", "status", "watermark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,12 @@ class CardState:
     def apply(self, delta: bytes) -> None:
         rows = columns.decode(delta)
         if len(rows):
-            self.admit(rows)
+            self.admission.admit(
+                rows.words("transaction"),
+                rows.words("card"),
+                rows.ints("event_time"),
+                rows.ints("record_time"),
+            )
             kept = rows.take(rows.codes("status") != DUPLICATE)
             self.windows.insert(
                 kept.words("card"),
@@ -84,7 +90,7 @@ class CardState:
                 kept.codes("status") == ACCEPTED,
                 kept.ints("watermark"),
             )
-            self.windows.sweep(self.admission.watermark, len(rows))
+            self.windows.sweep(int(rows.ints("watermark")[-1]), len(rows))
         self.next_offset = rows.meta_int("next_offset")
 
     def delta(self, rows: Columns, next_offset: int) -> bytes:
