@@ -5,13 +5,14 @@ when it was scored.
 
 * A label or a verdict of an analyst about an **alerted** transaction is an outcome at once: the features of
   alerts are held.
-* Every other transaction is decided at **maturity**, a fixed event-time delay after the transaction: with a
+* Every other transaction is decided at **maturity**, a fixed event-time delay after it was scored: with a
   fraud label by then it is a fraud, without one it is genuine. Its features are not held meanwhile; the
   scored rows are read again, late.
 
 So only labels (rare) and alerted rows (few) are state. A later verdict that contradicts an earlier one is
 given as a new outcome. Effect time: `known_at` is when the verdict was given for an alert, never before the
-scoring watermark that had been reached, and `event_time + maturity` for the others.
+scoring watermark that had been reached, and the time of maturity for the others. A verdict given after
+maturity changes nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 class _Alerted(msgspec.Struct, array_like=True):
     """An alerted row, encoded as columns of length one, and the verdict given on it so far."""
 
-    event_time: int
+    watermark: int
     row: bytes
     score_partition: int
     given: bool | None = None
@@ -104,7 +105,7 @@ class LabelState:
         self.alerted: dict[str, _Alerted] = {}
         #: scoring watermark, by score partition
         self.scored: dict[int, int] = {}
-        #: event time up to which every row is decided, by score partition
+        #: watermark up to which every row is decided, by score partition
         self.undecided: dict[int, int] = {}
         self.late_offset = 0
         self.late_row = 0
@@ -172,9 +173,7 @@ class LabelJoin:
             if transaction in state.alerted:
                 continue
             row = rows.take(np.array([index])).encode()
-            change.alerted.append(
-                (transaction, _Alerted(int(rows.ints("event_time")[index]), row, partition))
-            )
+            change.alerted.append((transaction, _Alerted(int(rows.ints("watermark")[index]), row, partition)))
             if transaction in state.verdicts:
                 outcomes.append((transaction, state.verdicts[transaction]))
         self._commit(state, step, change)
@@ -209,7 +208,8 @@ class LabelJoin:
                 self.counts[verdict.source, "duplicate"] += 1
                 continue
             self._commit(state, step, LabelStep(verdicts=[(transaction, verdict)]))
-            if transaction in state.alerted:
+            alerted = state.alerted.get(transaction)
+            if alerted is not None and verdict.labelled_at <= alerted.watermark + self.policy.maturity_ms:
                 answers.append((transaction, verdict))
             else:
                 self.counts[verdict.source, "pending"] += 1
@@ -233,7 +233,7 @@ class LabelJoin:
         return outcomes
 
     def ripe(self, state: LabelState, *, labels_idle: bool) -> int:
-        """Transactions up to this event time can be decided.
+        """Transactions scored at a watermark up to this can be decided.
 
         The clock is the last label seen, since labels arrive in the order of `labelled_at`; while no labels
         arrive it is the scoring watermark.
@@ -251,19 +251,24 @@ class LabelJoin:
             the outcomes, and whether all rows of the message are decided.
         """
         start = state.late_row if offset == state.late_offset else 0
-        times = rows.ints("event_time") if len(rows) else np.empty(0, np.int64)
+        # The watermark a row was scored at does not fall from row to row, and no odd stamp moves it: no row
+        # waits for the maturity of a date in the future, its own or that of the row before it.
+        times = rows.ints("watermark") if len(rows) else np.empty(0, np.int64)
         unripe = np.flatnonzero(times[start:] > ripe)
         stop = start + int(unripe[0]) if len(unripe) else len(times)
         done = stop == len(times)
         partition = rows.meta_int("score_partition")
-        until = rows.meta_int("watermark") if done else int(times[stop:].min()) - 1
+        until = rows.meta_int("watermark") if done else int(times[stop]) - 1
         change = LabelStep(undecided={partition: max(until, state.undecided.get(partition, NEVER))})
         change.late_offset, change.late_row = (offset + 1, 0) if done else (offset, stop)
         keep, fraud, source, known_at = [], [], [], []
         for index in range(start, stop):
             transaction = rows.strings["transaction_id"][index]
-            verdict = state.verdicts.get(transaction)
+            matured_at = int(times[index]) + self.policy.maturity_ms
             alerted = state.alerted.get(transaction)
+            verdict = state.verdicts.get(transaction)
+            if verdict is not None and verdict.labelled_at > matured_at:
+                verdict = None  # too late, whether it happens to be here already or comes after this
             if verdict is not None or alerted is not None:
                 change.dropped.append(transaction)
             is_fraud = verdict is not None and verdict.fraud
@@ -271,8 +276,7 @@ class LabelJoin:
                 continue
             keep.append(index)
             fraud.append(is_fraud)
-            matured_at = int(times[index]) + self.policy.maturity_ms
-            known_at.append(max(matured_at, verdict.labelled_at) if verdict is not None else matured_at)
+            known_at.append(matured_at)
             source.append(verdict.source if verdict is not None else "maturity")
             if verdict is not None:
                 self.counts[verdict.source, "joined"] += 1
