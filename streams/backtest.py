@@ -18,6 +18,7 @@ import numpy.typing as npt
 import xxhash
 
 from models.spec import FeatureSpec
+from streams.alignment import FOREVER, NEVER
 from streams.card_core import CardCore, CardState
 from streams.columns import Columns
 from streams.delayed_labels import DelayedLabels
@@ -26,11 +27,12 @@ from streams.learning import LearnCore, LearnState
 from streams.model_slots import build_learners, initial_deployment
 from streams.progress import Advance
 from streams.rows import from_history
-from streams.score_core import ScoreCore, ScoreState, in_score_order
+from streams.score_core import ScoreCore, ScoreState
 from streams.settings import Settings
 from streams.stages.card import time_rules
 from streams.stages.learn import learn_rules
 from streams.transaction_columns import TransactionColumns
+from streams.waiting_rows import WaitingRows
 
 _SLICE_ROWS = 20_000
 
@@ -110,6 +112,8 @@ class Backtest:
         self._learning = LearnState(build_learners(settings.models, spec))
         self._delayed = DelayedLabels(label_delay)
         self._undecided: deque[tuple[int, Columns]] = deque()
+        self._waiting: WaitingRows[None] = WaitingRows({})
+        self._published = NEVER
         self._messages = 0
         self._read = 0
         self._scores = Scores()
@@ -126,40 +130,55 @@ class Backtest:
             if batch.fraud is not None:
                 self._frauds.update(batch.transaction_id[i] for i in np.flatnonzero(batch.fraud).tolist())
             rows = from_history(batch, self._read, self._spec)
+            rows.meta["card_partition"] = 0
             self._read += len(batch)
+            for start in range(0, len(rows), _SLICE_ROWS):
+                self._admit(rows.take(np.arange(start, min(start + _SLICE_ROWS, len(rows)))))
+            advance(
+                self._read, f"{self._settings.models.champion.name} v{max(self._learning.versions.values())}"
+            )
+        self._release(FOREVER)
+        return self._result(time.perf_counter() - began)
+
+    def _admit(self, rows: Columns) -> None:
+        """Rows in the order of the history; those of the newest watermark wait for more of the same."""
+        self._waiting.put([self._card_core.process(self._cards, rows)], None)
+        self._release(self._cards.admission.watermark - 1)
+
+    def _release(self, frontier: int) -> None:
+        for rows in self._waiting.take(frontier, _SLICE_ROWS):
             for part in self._slices(rows):
                 self._step(part)
-            advance(self._read, f"binned v{max(self._learning.versions.values())}")
-        return self._result(time.perf_counter() - began)
+        self._waiting.done(frontier)
 
     def _slices(self, rows: Columns) -> Iterator[Columns]:
         """Rows that no publication separates, in order."""
-        step = np.maximum.accumulate(rows.ints("event_time")) // self._settings.models.publish_every
+        step = rows.ints("watermark") // self._settings.models.publish_every
         cuts = np.flatnonzero(np.diff(step)) + 1
         for part in np.split(np.arange(len(rows)), cuts):
-            for start in range(0, len(part), _SLICE_ROWS):
-                yield rows.take(part[start : start + _SLICE_ROWS])
+            yield rows.take(part)
 
     def _step(self, rows: Columns) -> None:
-        times = rows.ints("event_time")
-        first, last = int(times[0]), int(times.max())
-        for snapshots in self._learn_core.advance(self._learning, first):
-            for snapshot in snapshots:
-                self._deployment.swap(snapshot)
+        first, last = int(rows.ints("watermark")[0]), int(rows.ints("watermark")[-1])
+        publication = first // self._settings.models.publish_every
+        if publication > self._published:
+            # Learning at publications only keeps the order of outcomes free of how the rows are sliced.
+            self._published = publication
+            for snapshots in self._learn_core.advance(self._learning, first):
+                for snapshot in snapshots:
+                    self._deployment.swap(snapshot)
         self._join_labels(last)
-        kept = in_score_order(self._card_core.process(self._cards, rows))
-        if len(kept):
-            scored = self._score_core.process(self._score_state, self._deployment, kept)
-            scored.meta |= {
-                "score_partition": 0,
-                "watermark": self._cards.admission.watermark,
-                "models": [list(model) for model in self._deployment.models()],
-            }
-            self._take_outcomes(self._join.scored(self._labels, LabelStep(), scored))
-            self._undecided.append((self._messages, scored))
-            self._messages += 1
-            self._scores.add(scored)
-            self._digest.add(scored.strings["transaction_id"], scored.floats("features"))
+        scored = self._score_core.process(self._score_state, self._deployment, rows)
+        scored.meta = {
+            "score_partition": 0,
+            "watermark": last,
+            "models": [list(model) for model in self._deployment.models()],
+        }
+        self._take_outcomes(self._join.scored(self._labels, LabelStep(), scored))
+        self._undecided.append((self._messages, scored))
+        self._messages += 1
+        self._scores.add(scored)
+        self._digest.add(scored.strings["transaction_id"], scored.floats("features"))
 
     def _join_labels(self, until: int) -> None:
         """Labels up to `until`, and the transactions that mature by then."""
