@@ -267,10 +267,12 @@ class LabelJoin:
             matured_at = int(times[index]) + self.policy.maturity_ms
             alerted = state.alerted.get(transaction)
             verdict = state.verdicts.get(transaction)
-            if verdict is not None and verdict.labelled_at > matured_at:
-                verdict = None  # too late, whether it happens to be here already or comes after this
             if verdict is not None or alerted is not None:
                 change.dropped.append(transaction)
+            if verdict is not None and verdict.labelled_at > matured_at:
+                # Too late, whether it happens to be here already or comes after this.
+                self.counts[verdict.source, "unmatched"] += 1
+                verdict = None
             is_fraud = verdict is not None and verdict.fraud
             if alerted is not None and alerted.given == is_fraud:
                 continue
