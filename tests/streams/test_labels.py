@@ -1,0 +1,220 @@
+"""The label join: when a transaction becomes a fraud or genuine, and that its deltas give its state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from streams.columns import Columns
+from streams.labels import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
+from streams.records import Feedback, Label
+
+MATURITY, EXPIRY = 100, 1000
+Outcome = tuple[str, bool, int, str]
+
+
+class Joined:
+    """A join with its state, and a second state that is only told the deltas."""
+
+    def __init__(self) -> None:
+        self.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY))
+        self.state, self.follower = LabelState(), LabelState()
+        self.log: list[tuple[int, Columns]] = []
+        self.position = 0
+
+    def score(
+        self, rows: dict[str, tuple[int, bool]], event_times: dict[str, int] | None = None
+    ) -> list[Outcome]:
+        """Rows by transaction: the watermark each was scored at and whether it was alerted."""
+        watermarks = np.array([watermark for watermark, _ in rows.values()], np.int64)
+        times = [(event_times or {}).get(name, watermark) for name, (watermark, _) in rows.items()]
+        n = len(rows)
+        message = Columns(
+            {"score_partition": 0, "watermark": int(watermarks[-1]), "models": []},
+            {
+                "event_time": np.array(times, np.int64),
+                "watermark": watermarks,
+                "alert": np.array([alert for _, alert in rows.values()]),
+                "transaction": np.arange(n, dtype=np.uint64),
+                "card": np.zeros(n, np.uint64),
+                "hop": np.zeros(n, np.uint64),
+                "features": watermarks[:, None].astype(np.float64),
+                "champion": np.zeros(n),
+                "shadows": np.zeros((n, 0)),
+            },
+            {"transaction_id": list(rows), "card_id": ["c"] * n},
+        )
+        self.log.append((len(self.log), message))
+        step = LabelStep()
+        return self._done(step, self.join.scored(self.state, step, message))
+
+    def label(
+        self, name: str, fraud: bool, at: int, source: str = "chargeback", revision: int = 0
+    ) -> list[Outcome]:
+        step = LabelStep()
+        label = Label(name, "c", fraud, source, at, revision)
+        return self._done(step, self.join.labels(self.state, step, [label]))
+
+    def feedback(self, name: str, action: str, at: int) -> list[Outcome]:
+        step = LabelStep()
+        item = Feedback("a", name, "c", action, "x", at)  # type: ignore[arg-type]
+        return self._done(step, self.join.feedback(self.state, step, [item]))
+
+    def mature(self, ripe: int) -> list[Outcome]:
+        """Everything scored at a watermark up to `ripe`."""
+        step, outcomes = LabelStep(), []
+        while self.position < len(self.log):
+            offset, rows = self.log[self.position]
+            given_, done = self.join.mature(self.state, step, rows, offset, ripe)
+            outcomes += given_
+            if not done:
+                break
+            self.position += 1
+        return self._done(step, outcomes)
+
+    def expire(self) -> int:
+        step = LabelStep()
+        count = self.join.expire(self.state, step)
+        self._done(step, [])
+        return count
+
+    def _done(self, step: LabelStep, outcomes: list[Columns]) -> list[Outcome]:
+        self.follower.apply(encode_step(step))
+        assert self.follower.dump(0) == self.state.dump(0)
+        reloaded = LabelState()
+        reloaded.load(0, self.state.dump(0))
+        assert reloaded.dump(0) == self.state.dump(0)
+        return [
+            (name, bool(fraud), int(at), source)
+            for rows in outcomes
+            for name, fraud, at, source in zip(
+                rows.strings["transaction_id"], rows.bools("fraud"), rows.ints("known_at"),
+                rows.strings["source"], strict=True,
+            )
+        ]  # fmt: skip
+
+
+def test_without_a_label_a_transaction_is_genuine_at_maturity() -> None:
+    """Nothing is said before maturity; then it is genuine, known at that time, once."""
+    joined = Joined()
+    assert joined.score({"t": (10, False)}) == []
+    assert joined.mature(9) == []
+    assert joined.mature(10) == [("t", False, 10 + MATURITY, "maturity")]
+    assert joined.mature(500) == []
+
+
+@pytest.mark.parametrize("label_first", [True, False])
+def test_a_label_by_maturity_makes_it_a_fraud_then(label_first: bool) -> None:
+    """Whether the label or the transaction comes first, it counts from maturity on."""
+    joined = Joined()
+    if label_first:
+        assert joined.label("t", True, 50) == []
+    joined.score({"t": (10, False), "u": (11, False)})
+    if not label_first:
+        assert joined.label("t", True, 50) == []
+    assert joined.mature(20) == [("t", True, 110, "chargeback"), ("u", False, 111, "maturity")]
+    assert joined.state.verdicts == {}
+
+
+def test_a_label_after_maturity_changes_nothing_whenever_it_is_read() -> None:
+    """A label given after maturity is not used, also if a slow reading has it in hand by then."""
+    for in_hand in (True, False):
+        joined = Joined()
+        joined.score({"t": (10, False), "a": (10, True)})
+        outcomes = []
+        for name in "ta":
+            if in_hand:
+                outcomes += joined.label(name, True, 111)
+        outcomes += joined.mature(10)
+        if not in_hand:
+            outcomes += joined.label("t", True, 111) + joined.label("a", True, 111)
+        assert outcomes == [("t", False, 110, "maturity"), ("a", False, 110, "maturity")]
+        joined.score({"z": (112 + EXPIRY, False)})
+        assert joined.expire() == (0 if in_hand else 2)
+        assert joined.state.verdicts == {}
+
+
+def test_feedback_on_an_alert_is_an_outcome_at_once() -> None:
+    """It is known when the analyst acts, and maturity does not say it again."""
+    joined = Joined()
+    joined.score({"t": (10, True)})
+    assert joined.feedback("t", "opened", 20) == []
+    assert joined.feedback("t", "confirmed", 30) == [("t", True, 30, "analyst")]
+    assert joined.feedback("t", "confirmed", 31) == []
+    assert joined.mature(10) == []
+    assert joined.state.alerted == {}
+
+
+def test_an_outcome_is_not_known_before_the_scoring_watermark() -> None:
+    """A label with an old date, read late, takes effect where scoring stands."""
+    joined = Joined()
+    joined.score({"t": (10, True), "u": (60, False)})
+    assert joined.label("t", True, 30) == [("t", True, 60, "chargeback")]
+
+
+def test_contradictions_follow_authority_revision_and_time() -> None:
+    """A chargeback overrules an analyst, a revision what it revises; weaker verdicts do nothing."""
+    joined = Joined()
+    joined.score({"t": (10, True)})
+    assert joined.feedback("t", "dismissed", 20) == [("t", False, 20, "analyst")]
+    assert joined.label("t", True, 30) == [("t", True, 30, "chargeback")]
+    assert joined.feedback("t", "dismissed", 40) == []
+    assert joined.label("t", True, 30) == []
+    assert joined.label("t", False, 25, revision=1) == [("t", False, 25, "chargeback")]
+    assert joined.label("t", True, 50) == []
+    assert joined.mature(10) == []
+    assert joined.join.counts["chargeback", "revised"] == 2
+
+
+def test_a_stamp_from_the_future_holds_up_nothing() -> None:
+    """A row stamped years ahead matures with the rows scored beside it."""
+    joined = Joined()
+    joined.score({"odd": (10, False), "t": (11, False)}, {"odd": 10**12})
+    assert joined.mature(11) == [("odd", False, 110, "maturity"), ("t", False, 111, "maturity")]
+
+
+def test_labels_whose_transaction_never_comes_expire() -> None:
+    """They leave the state once scoring is past their expiry."""
+    joined = Joined()
+    joined.label("never", True, 50)
+    joined.score({"t": (50 + EXPIRY, False)})
+    assert joined.expire() == 0
+    joined.score({"u": (51 + EXPIRY, False)})
+    assert joined.expire() == 1
+    assert joined.state.verdicts == {}
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[tuple[int, str, bool, int]]:
+    """Transactions 1 apart; for some a label at some time."""
+    return [
+        (
+            position * draw(st.integers(0, 3)) + position,
+            f"t{position}",
+            draw(st.booleans()),
+            draw(st.integers(-1, 150)),
+        )
+        for position in range(draw(st.integers(1, 12)))
+    ]
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(stories(), st.integers(1, 5))
+def test_every_transaction_ends_as_its_labels_by_maturity_say(
+    story: list[tuple[int, str, bool, int]], cut: int
+) -> None:
+    """The last outcome of each is fraud exactly if it was labelled by maturity, however rows are cut."""
+    joined = Joined()
+    outcomes: list[Outcome] = []
+    story = sorted(story)
+    for start in range(0, len(story), cut):
+        outcomes += joined.score({name: (at, alert) for at, name, alert, _ in story[start : start + cut]})
+    for label_at, name in sorted((at + delay, name) for at, name, _, delay in story if delay >= 0):
+        outcomes += joined.label(name, True, label_at)
+        outcomes += joined.mature(label_at - MATURITY - 1)
+    outcomes += joined.mature(10**6)
+    final = {name: fraud for name, fraud, _, _ in outcomes}
+    assert final == {name: 0 <= delay <= MATURITY for _, name, _, delay in story}

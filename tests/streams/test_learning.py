@@ -1,0 +1,121 @@
+"""The learn core: nothing before its time, the same versions however the clock moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from models.learners.logistic import LogisticLearner
+from streams.columns import Columns
+from streams.learning import LearnCore, LearnRules, LearnState
+
+EVERY = 10
+CORE = LearnCore(LearnRules(publish_every_ms=EVERY, spec_digest="0" * 16))
+
+
+class Watched(LogisticLearner):
+    """Notes what it learns."""
+
+    def __init__(self) -> None:
+        super().__init__(("known_at",))
+        self.learned: list[int] = []
+
+    def learn(
+        self, x: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool, weight: float = 1.0
+    ) -> None:
+        super().learn(x, fraud, weight)
+        self.learned.append(int(x[0]))
+
+
+def outcomes(known_at: Sequence[int], first: int = 0) -> Columns:
+    n = len(known_at)
+    return Columns(
+        {},
+        {
+            "transaction": np.arange(first, first + n, dtype=np.uint64) + np.uint64(1),
+            "fraud": np.arange(n) % 2 == 0,
+            "known_at": np.array(known_at, np.int64),
+            "features": np.array(known_at, np.float64)[:, None],
+        },
+    )
+
+
+def advance(state: LearnState, clock: int) -> list[tuple[str, int, int, int]]:
+    return [
+        (snapshot.name, snapshot.version, snapshot.created_at_event_time, snapshot.n_learned)
+        for snapshots in CORE.advance(state, clock)
+        for snapshot in snapshots
+    ]
+
+
+def test_nothing_is_learned_before_the_clock_has_reached_it() -> None:
+    """Outcomes wait for their `known_at` and are learned in its order."""
+    learner = Watched()
+    state = LearnState({"m": learner})
+    CORE.take(state, outcomes([7, 3, 5]))
+    advance(state, 2)
+    assert learner.learned == []
+    advance(state, 5)
+    assert learner.learned == [3, 5]
+    advance(state, 4)  # a clock does not go back
+    assert learner.learned == [3, 5]
+    advance(state, 7)
+    assert learner.learned == [3, 5, 7]
+
+
+def test_a_version_at_every_step_with_something_new() -> None:
+    """A version holds what took effect before its step and bears the step's time; idle steps give none."""
+    state = LearnState({"m": Watched()})
+    CORE.take(state, outcomes([1, 9, 10, 11, 45]))
+    assert advance(state, 60) == [("m", 1, 10, 2), ("m", 2, 20, 4), ("m", 3, 50, 5)]
+    assert advance(state, 100) == []
+
+
+def test_an_outcome_given_twice_is_learned_once_and_a_reversal_is_learned() -> None:
+    """A label stage that was restarted may repeat an outcome; only another verdict is news."""
+    learner = Watched()
+    state = LearnState({"m": learner})
+    CORE.take(state, outcomes([3]))
+    advance(state, 5)
+    CORE.take(state, outcomes([3]))
+    advance(state, 6)
+    assert learner.learned == [3]
+    other = outcomes([8])
+    other.arrays["fraud"] = ~other.bools("fraud")
+    CORE.take(state, other)
+    advance(state, 9)
+    assert learner.learned == [3, 8]
+
+
+def test_an_outcome_that_cannot_be_learned_is_counted() -> None:
+    """Features that are not finite are refused by the learner and do not stop the stage."""
+    state = LearnState({"m": Watched()})
+    rows = outcomes([1, 2])
+    rows.arrays["features"] = np.array([[np.nan], [2.0]])
+    CORE.take(state, rows)
+    advance(state, 5)
+    assert (state.refused, state.learners["m"].n_learned) == (1, 1)
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=25), st.sets(st.integers(1, 70), max_size=12))
+def test_versions_do_not_depend_on_how_the_clock_moves(known_at: list[int], clocks: set[int]) -> None:
+    """Many small steps or one leap: the same versions of the same times, learned in the same order."""
+    whole, parts = Watched(), Watched()
+    one, other = LearnState({"m": whole}), LearnState({"m": parts})
+    CORE.take(one, outcomes(known_at))
+    at_once = advance(one, 80)
+    step_by_step = []
+    previous = 0
+    for clock in [*sorted(clocks), 80]:
+        # They arrive at the latest when the clock stands just before them.
+        due = [position for position, at in enumerate(known_at) if previous < at <= clock]
+        CORE.take(other, outcomes(known_at).take(np.array(due, np.intp)))
+        step_by_step += advance(other, clock)
+        previous = clock
+    assert step_by_step == at_once
+    assert parts.learned == whole.learned
