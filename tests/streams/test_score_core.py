@@ -1,0 +1,95 @@
+"""The score core: state from deltas or buckets gives the same scores; the order of scoring."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from streams.card_core import CardCore, CardState
+from streams.columns import Columns
+from streams.model_slots import initial_deployment
+from streams.rows import from_history
+from streams.score_core import ScoreCore, ScoreState, ScoreStep, in_score_order
+from tests.streams.made_up import HOUR, RULES, SPEC, history, settings
+
+
+def scored_parts(n: int, seed: int, parts: int) -> list[Columns]:
+    """Rows as the card stage sends them, in score order, cut in parts."""
+    sent = in_score_order(
+        CardCore(SPEC).process(CardState(SPEC, RULES), from_history(history(n, seed), 0, SPEC))
+    )
+    return [sent.take(index) for index in np.array_split(np.arange(len(sent)), parts)]
+
+
+def frauds_of(rows: Columns) -> Columns:
+    """Every fifth row is known as a fraud seven hours later."""
+    chosen = rows.take(np.arange(len(rows)) % 5 == 0)
+    arrays = {name: chosen.arrays[name] for name in ("hop", "event_time", "transaction")}
+    arrays["known_at"] = chosen.ints("event_time") + 7 * HOUR
+    arrays["fraud"] = np.ones(len(chosen), np.bool_)
+    return Columns({}, arrays)
+
+
+def features(state: ScoreState, parts: list[Columns]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    core, deployment = ScoreCore(0.5, time.perf_counter), initial_deployment(settings().models, SPEC)
+    return np.vstack([core.process(state, deployment, part).floats("features") for part in parts])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_restored_state_goes_on_as_the_first(seed: int) -> None:
+    """From deltas or buckets, with known frauds: features of later rows and positions are identical."""
+    parts = scored_parts(500, seed, 10)
+    first, followed, loaded = (ScoreState(SPEC, lateness_ms=HOUR) for _ in range(3))
+    for number, part in enumerate(parts[:6]):
+        features(first, [part])
+        step = ScoreStep(applied={0: number}, began=number)
+        first.advance(step)
+        followed.apply(first.delta(part, None, step))
+        known = frauds_of(part)
+        first.add_frauds(known)
+        step = ScoreStep(decided={1: 100 - number}, outcomes_offset=number, models={"m": number})
+        first.advance(step)
+        followed.apply(first.delta(None, known, step))
+    for bucket in range(first.buckets):
+        loaded.load(bucket, first.dump(bucket))
+    expected = features(first, parts[6:])
+    for other in (followed, loaded):
+        np.testing.assert_array_equal(features(other, parts[6:]), expected)
+        assert (other.applied, other.decided, other.models) == ({0: 5}, {1: 100}, {"m": 5})
+        assert (other.began, other.outcomes_offset) == (5, 5)
+    risk = SPEC.names.index("terminal_risk_3d")
+    assert expected[:, risk].max() > 0
+
+
+def test_the_order_of_scoring_is_that_of_watermark_card_offset() -> None:
+    """However the rows come, they are put in one order."""
+    rows = Columns(
+        {},
+        {
+            "watermark": np.array([5, 4, 5, 4]),
+            "card": np.array([1, 9, 1, 3], np.uint64),
+            "offset": np.array([8, 1, 7, 2]),
+        },
+    )
+    assert in_score_order(rows).ints("offset").tolist() == [2, 1, 7, 8]
+    shuffled = rows.take(np.array([2, 0, 3, 1]))
+    assert in_score_order(shuffled).ints("offset").tolist() == [2, 1, 7, 8]
+
+
+def test_alerts_are_scores_from_the_threshold_on() -> None:
+    """A score equal to the threshold is an alert."""
+    part = scored_parts(100, 1, 1)[0]
+    deployment = initial_deployment(settings().models, SPEC)
+    scores = (
+        ScoreCore(2.0, time.perf_counter)
+        .process(ScoreState(SPEC, lateness_ms=HOUR), deployment, part)
+        .floats("champion")
+    )
+    threshold = float(np.sort(scores)[-3])
+    result = ScoreCore(threshold, time.perf_counter).process(
+        ScoreState(SPEC, lateness_ms=HOUR), deployment, part
+    )
+    np.testing.assert_array_equal(result.bools("alert"), result.floats("champion") >= threshold)
+    assert result.bools("alert").sum() >= 3
