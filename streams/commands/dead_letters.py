@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from streams.commands.options import DATE, examples, moment, run_async, with_settings
-from streams.commands.tables import row, show, table
+from streams.commands.tables import printable, row, show, table
 from streams.rejections import CODES
 from streams.settings import Settings
 from streams.times import rfc3339
@@ -67,7 +67,7 @@ def list_(settings: Settings, limit: int, as_json: bool) -> None:
         show(listed)
     click.echo(f"{by_code.total()} dead letters on {settings.topics.dead_letters}, {len(letters)} shown")
     for code, count in by_code.most_common():
-        click.echo(f"{count:>8}  {code}: {CODES.get(code, 'unknown here')}")
+        click.echo(f"{count:>8}  {printable(code)}: {CODES.get(code, 'unknown here')}")
 
 
 async def _read(settings: Settings, limit: int) -> tuple[list[DeadLetter], Counter[str]]:
