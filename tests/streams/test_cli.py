@@ -1,0 +1,267 @@
+"""The commands against a broker: what they print, what they publish, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from models.scorers.rules import RulesScorer
+from models.snapshot import encode as encode_snapshot
+from models.snapshot import make
+from models.spec import FeatureSpec
+from streams.cli import main
+from streams.dead_letters import ATTEMPT, dead_letter
+from streams.model_feed import model_key
+from streams.outputs import Output, Outputs
+from streams.records import Alert, ModelRef, Reason, Rejection
+from tests.streams.clients import read, unique
+
+_TOPICS = (
+    "TRANSACTIONS",
+    "LABELS",
+    "FEEDBACK",
+    "SCORES",
+    "ALERTS",
+    "DEAD_LETTERS",
+    "MODELS",
+    "CONTROL",
+    "METRICS",
+)
+TIME = 1_735_689_600_000
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.broker
+
+
+class Source(msgspec.Struct):
+    """A consumed record as `dead_letter` reads it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+class Cli:
+    """Runs commands on topics of its own."""
+
+    def __init__(self, broker: str, prefix: str) -> None:
+        self.broker, self.prefix = broker, prefix
+        self.environment = {
+            **{f"FRAUD_TOPICS__{name}": f"{prefix}.{name.lower()}" for name in _TOPICS},
+            "FRAUD_TOPICS__INTERNAL_PREFIX": f"{prefix}.internal",
+            "FRAUD_TOPICS__PARTITIONS": "2",
+            "FRAUD_BROKER__BOOTSTRAP": broker,
+        }
+
+    def __call__(self, *arguments: str, **more: str) -> Result:
+        return CliRunner().invoke(main, arguments, env={**self.environment, **more}, catch_exceptions=False)
+
+    def document(self, *arguments: str) -> dict[str, object]:
+        result = self(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        document: dict[str, object] = json.loads(result.stdout)
+        return document
+
+    def topic(self, name: str) -> str:
+        return f"{self.prefix}.{name}"
+
+    def publish(self, *records: Output) -> None:
+        async def send() -> None:
+            async with Outputs(self.broker) as outputs:
+                await outputs.send(records)
+
+        asyncio.run(send())
+
+
+@pytest.fixture
+def cli(broker: str) -> Cli:
+    made = Cli(broker, unique("cli"))
+    assert made("topics", "create").exit_code == 0
+    return made
+
+
+def alert(number: int) -> Alert:
+    return Alert(
+        alert_id=f"a{number}", transaction_id=f"t{number}", card_id="c\x1b[31m", terminal_id="s",
+        event_time=TIME, scored_at=TIME, amount_minor=1234, currency="EUR", score=0.9, threshold=0.5,
+        alert=True, arm="champion", model=ModelRef("binned", 3),
+        shadows=[], spec="", config="", control_group=False, propensity=1.0,
+        reasons=[Reason("amount", 12.34, 1.5)],
+    )  # fmt: skip
+
+
+def letter(
+    cli: Cli, number: int, *, code: str = "bad_json", attempts: int = 0, value: bytes = b"{", topic: str = ""
+) -> Output:
+    topic = topic or cli.topic("transactions")
+    headers = [("trace", b"abc"), *([(ATTEMPT, b"%d" % attempts)] if attempts else [])]
+    source = Source(topic, 1, number, TIME, b"k%d" % number, value, headers)
+    return dead_letter(source, Rejection(code, "not one JSON value"), cli.topic("dead_letters"), stage="card")
+
+
+def test_topics_are_listed_whole_in_a_pipe(cli: Cli) -> None:
+    """Names are printed in full where there is no terminal, and creating twice creates nothing."""
+    listed = cli("topics", "list")
+    for name in _TOPICS:
+        assert cli.topic(name.lower()) in listed.stdout
+    assert f"{cli.prefix}.internal.known-frauds.v1" in listed.stdout
+    assert cli.document("topics", "create") == {"created": []}
+
+
+def test_alerts_are_printed_with_reasons(cli: Cli) -> None:
+    """`alerts tail` prints one line an alert, harmless to a terminal, and stops at the limit."""
+    cli.publish(*(Output(cli.topic("alerts"), 0, b"c", msgspec.json.encode(alert(n))) for n in range(3)))
+    shown = cli("alerts", "tail", "--from-beginning", "--limit", "2")
+    assert shown.exit_code == 0
+    first, second = shown.stdout.splitlines()
+    assert "score 0.900" in first
+    assert "12.34 EUR" in first
+    assert "amount=12.34 (+1.50)" in first
+    assert "\x1b" not in first
+    assert "alert a1 " in second
+    as_json = cli("alerts", "tail", "--from-beginning", "--limit", "3", "--json")
+    assert [json.loads(line)["alert_id"] for line in as_json.stdout.splitlines()] == ["a0", "a1", "a2"]
+
+
+def test_dead_letters_are_listed_without_payload(cli: Cli) -> None:
+    """`dead-letters list` reads to the end, shows the latest, counts all, and shows no payload."""
+    cli.publish(*(letter(cli, n, value=b"secret%d" % n) for n in range(5)), letter(cli, 5, code="field_type"))
+    document = cli.document("dead-letters", "list", "--limit", "2")
+    assert document["total"] == 6
+    assert document["by_code"] == {"bad_json": 5, "field_type": 1}
+    latest = document["dead_letters"]
+    assert isinstance(latest, list)
+    assert [(each["source_offset"], each["attempt"]) for each in latest] == [(4, 1), (5, 1)]
+    text = cli("dead-letters", "list").stdout
+    assert f"{cli.topic('transactions')}[1]@3" in text
+    assert "secret" not in text
+
+
+def test_redrive_publishes_the_original_bytes(cli: Cli, broker: str) -> None:
+    """What can go back goes back once, to where it came from; the rest is counted by reason."""
+    cli.publish(
+        letter(cli, 0, value=b"first"),
+        letter(cli, 1, value=b"again"),
+        letter(cli, 1, value=b"again", attempts=1),
+        letter(cli, 2, value=b"hopeless", attempts=2),
+        letter(cli, 3, value=b'{"card_id":"4111111111111111"}', code="card_number"),
+        letter(cli, 4, value=b"other", code="field_type"),
+        letter(cli, 5, value=b"strange", topic="somebody-elses"),
+    )
+    options = ("dead-letters", "redrive", "--code", "bad_json", "--code", "card_number")
+    planned = cli.document(*options, "--dry-run")
+    done = cli.document(*options)
+    assert (planned["published"], done["published"]) == (2, 2)
+    assert done["skipped"] == {"repeated": 1, "attempts": 1, "redacted": 1, "filtered": 1, "source": 1}
+    assert asyncio.run(read(broker, cli.topic("transactions"), 1, 2)) == [b"first", b"again"]
+    assert cli("dead-letters", "redrive", "--before", "2001-01-01").stdout.startswith("published 0")
+
+
+def test_replay_publishes_transactions_and_labels(cli: Cli, tmp_path: Path) -> None:
+    """`replay` publishes a file and says how much; two paces at once are wrong usage."""
+    file = tmp_path / "history.jsonl"
+    rows = [
+        {"transaction_id": f"t{n}", "card_id": f"c{n}", "terminal_id": "s", "event_time": TIME + n,
+         "amount_minor": 100, "currency": "EUR", "fraud": n == 0}
+        for n in range(20)
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = cli.document("replay", str(file), "--label-delay", "1d")
+    assert (summary["transactions"], summary["labels"], summary["first_event_time"]) == (20, 1, TIME)
+    assert cli("replay", str(file), "--rate", "1", "--speed", "1").exit_code == 2
+    assert cli("replay", str(file), "--label-delay", "soon").exit_code == 2
+    missing = cli("replay", str(file), FRAUD_TOPICS__LABELS="nowhere")
+    assert missing.exit_code == 1
+    assert "topics create" in missing.stderr
+
+
+def test_models_are_read_from_their_topic(cli: Cli) -> None:
+    """`models` shows the latest version by role, the history, one version, and damaged ones as such."""
+    spec = FeatureSpec.default()
+    for version in (9, 10):
+        document = encode_snapshot(
+            make(RulesScorer.build(spec.names), name="binned", version=version, spec_digest=spec.digest)
+        )
+        cli.publish(Output(cli.topic("models"), 0, model_key("binned", version), document))
+    assert cli.document("doctor")["ok"] is True
+    cli.publish(Output(cli.topic("models"), 0, model_key("forest", 1), b"{}"))
+    binned, forest = json.loads(cli("models", "list", "--json").stdout)
+    assert (binned["version"], binned["role"], binned["problem"]) == (10, "champion", "")
+    assert (forest["role"], forest["problem"] != "") == ("shadow", True)
+    history = json.loads(cli("models", "history", "binned", "--json").stdout)
+    assert [each["version"] for each in history] == [9, 10]
+    assert cli.document("models", "show", "binned/9")["spec"] == spec.digest
+    assert cli("models", "show", "binned/11").exit_code == 1
+    assert cli("models", "show", "binned/x").exit_code == 2
+    doctor = cli("doctor")
+    assert doctor.exit_code == 1
+    assert "forest v1" in doctor.stdout
+
+
+def test_doctor_names_the_cure(cli: Cli) -> None:
+    """`doctor` fails on missing or other topics, wrong settings and an absent broker, with a cure."""
+    missing = cli("doctor", FRAUD_TOPICS__ALERTS=unique("absent"))
+    assert missing.exit_code == 1
+    assert "fraudstream topics create" in missing.stdout
+    assert "set topics.partitions" in cli("doctor", FRAUD_TOPICS__PARTITIONS="3").stdout
+    wrong = json.loads(cli("doctor", "--json", FRAUD_POLICY__THRESHOLD="7").stdout)
+    assert [each["name"] for each in wrong["checks"] if each["status"] == "failed"] == ["settings"]
+    absent = cli("doctor", "--broker", "127.0.0.1:1")
+    assert absent.exit_code == 1
+    assert "fraudstream broker" in absent.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["topics list", "alerts tail", "dead-letters list", "dead-letters redrive", "models list", "worker"],
+)
+def test_an_absent_broker_is_one_line(command: str) -> None:
+    """Without a broker a command ends with exit code 1 and one line that says what to do."""
+    result = CliRunner().invoke(main, [*command.split(), "--broker", "127.0.0.1:1"], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "127.0.0.1:1" in result.stderr
+
+
+def test_every_command_has_help() -> None:
+    """Each command says what it does, and those of a group appear in the group's help."""
+
+    def visit(path: list[str], group: object) -> None:
+        for name, command in getattr(group, "commands", {}).items():
+            result = CliRunner().invoke(main, [*path, name, "--help"])
+            assert result.exit_code == 0
+            assert command.help, [*path, name]
+            visit([*path, name], command)
+
+    visit([], main)
+
+
+def test_ctrl_c_ends_with_130(cli: Cli) -> None:
+    """An interrupted `alerts tail` has printed what came until then and ends with 130."""
+    cli.publish(Output(cli.topic("alerts"), 0, b"c", msgspec.json.encode(alert(0))))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streams.cli", "alerts", "tail", "--from-beginning", "--json"],
+        env={**os.environ, **cli.environment}, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["alert_id"] == "a0"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
