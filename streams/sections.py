@@ -187,7 +187,7 @@ class Models(Section):
 class Policy(Section):
     """From score to alert."""
 
-    threshold: Share = 0.5
+    threshold: Share = 0.2
     """Lowest score that raises an alert."""
     reasons: Annotated[int, Field(ge=0, le=50)] = 5
     """Most reasons given with an alert."""
