@@ -13,12 +13,11 @@ from tests.streams.made_up import HOUR, RULES, SPEC, START, history, rows, trans
 
 
 def messages(n: int, seed: int) -> list[Columns]:
-    """A history in batches of random sizes, every tenth transaction sent again in a later batch."""
+    """Four hours in batches of random sizes, every fifth transaction sent again half an hour later."""
     random = np.random.default_rng(seed)
-    columns = history(n, seed)
-    order = np.sort(np.concatenate([np.arange(n), np.arange(0, n, 10)]))
-    order[1::11] = order[::11][: len(order[1::11])]
-    columns = columns.take(order)
+    places = np.concatenate([np.arange(n), np.arange(0, n, 5) + n // 8])
+    order = np.concatenate([np.arange(n), np.arange(0, n, 5)])[np.argsort(places, kind="stable")]
+    columns = history(n, seed, hours=4).take(order)
     cuts = np.sort(random.choice(np.arange(1, len(order)), 12, replace=False))
     parts, first = [], 0
     for index in np.split(np.arange(len(order)), cuts):
@@ -75,7 +74,9 @@ def test_buckets_written_at_different_times_restore_the_last_state(seed: int) ->
             restored.apply(data)
         else:
             restored.load(bucket, data)
-    more = [from_history(history(200, seed + 100, hours=120), 10_000, SPEC)]
+    later = history(200, seed + 100, hours=6)
+    later.transaction_id[:] = [f"later-{name}" for name in later.transaction_id]
+    more = [from_history(later, 10_000, SPEC)]
     np.testing.assert_array_equal(features(restored, more), features(state, more))
 
 
