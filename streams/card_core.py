@@ -19,6 +19,9 @@ from streams import columns
 from streams.columns import Columns
 
 _WINDOW_BUCKETS = 32
+#: Places of a window table looked at for every row: more than one, or keys that come once would pile up, as a
+#: row adds a key and not every place has one to free.
+SWEEP_PER_ROW = 4
 #: What a delta keeps of a row: enough to admit it and insert it again. Its status is kept too:
 #: a checkpoint is read bucket by bucket, and the windows can be ahead of the admission until its own is read.
 _DELTA = ("transaction", "card", "event_time", "record_time", "amount", "status", "watermark")
@@ -90,7 +93,7 @@ class CardState:
                 kept.codes("status") == ACCEPTED,
                 kept.ints("watermark"),
             )
-            self.windows.sweep(int(rows.ints("watermark")[-1]), len(rows))
+            self.windows.sweep(int(rows.ints("watermark")[-1]), SWEEP_PER_ROW * len(rows))
         self.next_offset = rows.meta_int("next_offset")
 
     def delta(self, rows: Columns, next_offset: int) -> bytes:
@@ -137,7 +140,7 @@ class CardCore:
         own = transaction_features(
             kept.floats("amount"), kept.ints("event_time"), kept.floats("attributes"), self._calendar
         )
-        state.windows.sweep(state.admission.watermark, len(rows))
+        state.windows.sweep(state.admission.watermark, SWEEP_PER_ROW * len(rows))
         result = Columns(kept.meta, dict(kept.arrays), kept.strings)
         result.arrays["features"] = np.hstack([own, windows])
         return result

@@ -22,6 +22,7 @@ from models.spec import FeatureSpec
 from models.windows import WindowStore
 from streams import columns
 from streams.alignment import NEVER
+from streams.card_core import SWEEP_PER_ROW
 from streams.columns import Columns
 
 _WINDOW_BUCKETS = 32
@@ -73,7 +74,14 @@ class ScoreState:
         """Insert the rows; their window features, (rows, columns of the entity)."""
         if self.windows is None or self.entity is None:
             return np.empty((len(rows), 0))
-        return self.windows.update(*self._window_rows(rows))
+        features = self.windows.update(*self._window_rows(rows))
+        self._sweep(rows)
+        return features
+
+    def _sweep(self, rows: Columns) -> None:
+        """Free keys with nothing left to see, a few places for every row."""
+        if self.windows is not None and len(rows):
+            self.windows.sweep(int(rows.ints("watermark").min()), SWEEP_PER_ROW * len(rows))
 
     def _window_rows(
         self, rows: Columns
@@ -135,6 +143,7 @@ class ScoreState:
             self.add_frauds(columns.decode(meta.frauds))
         if len(rows) and self.windows is not None:
             self.windows.insert(*self._window_rows(rows))
+            self._sweep(rows)
         self.advance(ScoreStep(meta.applied, meta.decided, meta.began, meta.outcomes_offset, meta.models))
 
     def advance(self, step: ScoreStep) -> None:
@@ -186,6 +195,8 @@ class ScoreCore:
     def __init__(self, threshold: float, clock: Callable[[], float]) -> None:
         self._threshold = threshold
         self._clock = clock
+        #: what champion and shadows took for the last batch, in seconds
+        self.seconds: tuple[float, ...] = ()
 
     def process(self, state: ScoreState, deployment: Deployment, rows: Columns) -> Columns:
         """The rows with all `features`, `champion` and `shadows` scores and `alert`.
@@ -194,6 +205,7 @@ class ScoreCore:
         """
         features = np.hstack([rows.floats("features"), state.update(rows)])
         scored = deployment.score(features, self._clock)
+        self.seconds = scored.seconds
         result = Columns(rows.meta, dict(rows.arrays), rows.strings)
         result.arrays["features"] = features
         result.arrays["champion"] = scored.champion

@@ -93,3 +93,20 @@ def test_alerts_are_scores_from_the_threshold_on() -> None:
     )
     np.testing.assert_array_equal(result.bools("alert"), result.floats("champion") >= threshold)
     assert result.bools("alert").sum() >= 3
+
+
+def test_terminals_with_nothing_left_to_see_are_freed() -> None:
+    """Keys that come once and never again do not pile up, in a restored state neither."""
+    state, followed = ScoreState(SPEC, lateness_ms=HOUR), ScoreState(SPEC, lateness_ms=HOUR)
+    part = scored_parts(60, 1, 1)[0]
+    for turn in range(300):
+        sent = Columns(part.meta, dict(part.arrays), part.strings)
+        for name in ("event_time", "watermark"):
+            sent.arrays[name] = part.ints(name) + turn * 100 * HOUR
+        sent.arrays["hop"] = np.arange(turn * 1000 + 1, turn * 1000 + 1 + len(sent), dtype=np.uint64)
+        features(state, [sent])
+        followed.apply(state.delta(sent, None, ScoreStep()))
+    assert state.windows is not None
+    assert followed.windows is not None
+    assert state.windows.n_keys < 300 * 60 / 4
+    assert followed.windows.n_keys < 300 * 60 / 4
