@@ -75,7 +75,7 @@ METRICS: tuple[Definition, ...] = (
         "above 60 while messages lag.",
         labels=("topic", "partition"), limit=512),
     Definition("fraud_commit_age_seconds", "gauge", "seconds",
-        "Time since offsets were committed last.",
+        "Longest time since a partition with messages waiting was worked on.",
         "above 60 while messages lag."),
     Definition("fraud_rebalances_total", "counter", "rebalances",
         "Partition assignments received.",

@@ -99,6 +99,13 @@ class Outputs:
         self._started: AIOKafkaProducer | None = None
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a connection to a broker at the moment."""
+        producer = self._started
+        # aiokafka keeps no public account of its connections.
+        return producer is not None and any(c.connected() for c in producer.client._conns.values())
+
+    @property
     def idempotent(self) -> bool:
         """Whether a repeated request is recognised by the broker; known after `start`."""
         return bool(self._idempotent)

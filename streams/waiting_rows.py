@@ -31,6 +31,8 @@ class WaitingRows(Generic[Token]):
         self._parts: list[Columns] = []
         self._tokens: deque[tuple[int, Token]] = deque()
         self.rows = 0
+        #: rows taken in since the start, those dropped as repeated left out
+        self.received = 0
         self.newest = NEVER
 
     def put(self, parts: list[Columns], token: Token) -> None:
@@ -49,6 +51,7 @@ class WaitingRows(Generic[Token]):
             highest = max(highest, int(rows.ints("watermark")[-1]))
             self._parts.append(rows)
             self.rows += len(rows)
+            self.received += len(rows)
         self.newest = max(self.newest, highest)
         self._tokens.append((highest, token))
 

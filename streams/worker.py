@@ -13,6 +13,7 @@ from streams.app import STAGES, Flow, build
 from streams.batching import transport_of
 from streams.health import HealthServer, Progress
 from streams.hosting import run_apps
+from streams.partitions import PartitionTasks
 from streams.settings import Settings
 from streams.warm_up import warm_up
 
@@ -36,7 +37,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
     server = HealthServer(
         flow.context.metrics.exposition,
         live={"progress": health.live},
-        ready={"assigned": health.assigned, "model": health.model},
+        ready={"broker": health.broker, "assigned": health.assigned, "model": health.model},
         host=settings.worker.metrics_host,
         port=settings.worker.metrics_port,
         content_type=CONTENT_TYPE,
@@ -83,23 +84,49 @@ class Health:
         versions = {name: snapshot.version for name, snapshot in self._flow.feed.latest.items()}
         return True, ", ".join(f"{name} v{version}" for name, version in versions.items()) or "rules stand in"
 
+    def broker(self) -> tuple[bool, str]:
+        answers = self._broker_answers()
+        return answers, "connected" if answers else "no connection"
+
+    def _broker_answers(self) -> bool:
+        return self._flow.context.outputs.connected
+
     async def sample(self) -> None:
         """Until cancelled."""
         metrics = self._flow.context.metrics
         loop = asyncio.get_running_loop()
         while True:
-            lag = 0
-            count = 0
+            lag = count = 0
+            ages = []
             for stage, app in self._flow.apps.items():
                 for tp, progress in transport_of(app).progress().items():
                     count += 1
                     key = (stage, tp.topic, tp.partition)
                     done = progress.finished or 0
+                    if progress.lag:
+                        ages.append(loop.time() - progress.progressed_at)
                     self._processed += max(0, done - self._finished.get(key, done))
                     self._finished[key] = done
                     if progress.lag is not None:
                         lag += progress.lag
                         metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
             metrics.assigned_partitions.set(count)
-            self._progress.sample(int(loop.time() * 1000), self._processed, lag, True)
+            metrics.commit_age.set(max(ages, default=0.0))
+            self._sample_state()
+            self._progress.sample(int(loop.time() * 1000), self._processed, lag, self._broker_answers())
             await asyncio.sleep(_SAMPLE_SECONDS)
+
+    def _sample_state(self) -> None:
+        metrics = self._flow.context.metrics
+        unaccounted = 0
+        for stage, part in self._flow.parts.items():
+            if not isinstance(part, PartitionTasks) or stage == "learn":
+                continue
+            held = [work.held() for work in part.works.values()]
+            metrics.state_keys.set(sum(keys for keys, _ in held), stage)
+            metrics.state_bytes.set(sum(size for _, size in held), stage)
+            if stage == "label":
+                metrics.pending_labels.set(sum(len(work.state.verdicts) for work in part.works.values()))
+            else:
+                unaccounted += sum(work.unaccounted for work in part.works.values())
+        metrics.unaccounted.set(unaccounted)

@@ -67,6 +67,8 @@ class CardWork:
         self._hop = context.name(f"by-{context.spec.entities[-1].name}")
         self._tags = f"tags_{context.spec.entities[-1].name}"
         self._heartbeat = Heartbeat(context.partitions)
+        #: records read that were neither forwarded nor duplicates nor dead letters; always 0
+        self.unaccounted = 0
         self.state = CardState(context.spec, time_rules(settings))
 
     async def open(self) -> None:
@@ -85,13 +87,16 @@ class CardWork:
     async def handle(self, batches: list[RecordBatch]) -> None:
         """From bytes to acknowledged outputs and state."""
         began = self._context.clock()
-        records = [record for batch in batches for record in batch.records if record.offset >= self.state.next_offset]
+        records = [
+            record for batch in batches for record in batch.records if record.offset >= self.state.next_offset
+        ]
         if records:
             decoded = self._decoder.decode(records)  # type: ignore[arg-type]
             offsets = np.fromiter((records[row].offset for row in decoded.rows), np.int64, len(decoded.rows))
             times = np.fromiter((records[row].timestamp for row in decoded.rows), np.int64, len(decoded.rows))
             rows = from_transactions(decoded.records, offsets, times, self._context.spec)
-            outputs = self._hop_records(self._core.process(self.state, rows))
+            kept = self._core.process(self.state, rows)
+            outputs = self._hop_records(kept)
             outputs += [
                 dead_letter(
                     records[item.row],  # type: ignore[arg-type]
@@ -108,6 +113,8 @@ class CardWork:
             await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
             failpoint("card:saved")
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
+            duplicates = len(rows) - len(kept)
+            self.unaccounted += len(records) - len(kept) - duplicates - len(decoded.rejected)
             self._limit.add(len(records), len(decoded.rejected))
         for batch in batches:
             batch.finish()
@@ -123,7 +130,9 @@ class CardWork:
         )
         destination = hop_partitions(rows.words("hop"), self._context.partitions)
         return [
-            Output(self._hop, partition, None, forwarded.take(np.flatnonzero(destination == partition)).encode())
+            Output(
+                self._hop, partition, None, forwarded.take(np.flatnonzero(destination == partition)).encode()
+            )
             for partition in self._heartbeat.due(np.unique(destination).tolist(), self._context.clock())
         ]
 
@@ -136,8 +145,10 @@ class CardWork:
         metrics.unknown_fields.add(unknown_fields)
         for code in codes:
             metrics.dead_letters.add(1, code)
-        metrics.state_keys.set(self.state.windows.n_keys, "card")
-        metrics.state_bytes.set(self.state.windows.nbytes + self.state.admission.nbytes, "card")
+
+    def held(self) -> tuple[int, int]:
+        """Keys and bytes of the state."""
+        return self.state.windows.n_keys, self.state.windows.nbytes + self.state.admission.nbytes
 
 
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[CardWork]:
@@ -147,7 +158,7 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[CardWork]:
         "card", lambda partition: CardWork(partition, context, changelog), app.crash, most=MOST_ROWS
     )
     topic = context.name("transactions")
-    follow_assignment(app, tasks, topic)
+    follow_assignment(app, tasks, topic, context.metrics)
 
     @app.agent(batch_topic(app, topic), name="card")
     async def card(stream: faust.Stream[RecordBatch]) -> None:

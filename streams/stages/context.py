@@ -49,7 +49,7 @@ class StageContext:
         return self.catalogue.name(topic)
 
 
-def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str) -> None:
+def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str, metrics: Metrics) -> None:
     """Open and drop the partitions of `tasks` as those of `topic` come to this worker and go."""
     transport = transport_of(app)
 
@@ -58,6 +58,7 @@ def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str) -
 
     @transport.on_assigned
     async def gained(tps: frozenset[faust.TP]) -> None:
+        metrics.rebalances.add()
         await tasks.open(partitions(tps))
 
     @transport.on_revoked

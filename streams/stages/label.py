@@ -218,8 +218,11 @@ class LabelWork:
         for (source, result), count in self._join.counts.items():
             metrics.labels.add(count, bounded_source(source), result)
         self._join.counts.clear()
-        metrics.pending_labels.set(len(self.state.verdicts))
-        metrics.state_keys.set(len(self.state.verdicts) + len(self.state.alerted), "label")
+
+    def held(self) -> tuple[int, int]:
+        """Labels and alerts held, and the bytes of the alerts' rows."""
+        alerted = self.state.alerted
+        return len(self.state.verdicts) + len(alerted), sum(len(each.row) for each in alerted.values())
 
 
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
@@ -228,7 +231,7 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
     tasks = PartitionTasks(
         "label", lambda partition: LabelWork(partition, context, changelog), app.crash, most=MOST_RECORDS
     )
-    follow_assignment(app, tasks, context.name("scored"))
+    follow_assignment(app, tasks, context.name("scored"), context.metrics)
     for topic in ("labels", "feedback", "scored"):
         _read(app, topic, context.name(topic), tasks)
     return tasks

@@ -135,7 +135,7 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
         "learn", lambda partition: LearnWork(partition, context, changelog), app.crash, most=MOST_MESSAGES
     )
     topic = context.name("outcomes")
-    follow_assignment(app, tasks, topic)
+    follow_assignment(app, tasks, topic, context.metrics)
 
     @app.agent(batch_topic(app, topic), name="learn")
     async def learn(stream: faust.Stream[RecordBatch]) -> None:

@@ -13,12 +13,14 @@ that it gives the same scores.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 
 import faust
 import msgspec
 import numpy as np
 
+from models.deployment import Shadow
 from models.policy import ThresholdPolicy
 from models.reasons import explain
 from streams import columns
@@ -37,6 +39,8 @@ from streams.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.score_lines import ScoreFrame, score_lines
 from streams.stages.context import Heartbeat, StageContext, failpoint, follow_assignment
 from streams.waiting_rows import WaitingRows
+
+logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 4096
 #: Messages of the hop and of known frauds taken at once.
@@ -62,6 +66,8 @@ class ScoreWork:
         self._core = ScoreCore(self._policy.threshold, context.clock)
         self._deployment = initial_deployment(settings.models, context.spec)
         self._maturity = settings.labels.maturity
+        self._scored = 0
+        self._off: set[tuple[str, int]] = set()
         self._known_frauds = context.name("known-frauds")
         self._config = settings.digest
         self._heartbeat = Heartbeat(context.partitions)
@@ -107,7 +113,7 @@ class ScoreWork:
             await self._context.outputs.send(Output(topic, partition, None, marker) for partition in owed)
 
     async def close(self) -> None:
-        self._context.metrics.state_keys.set(0, "score")
+        pass
 
     async def _take_frauds(self, batches: list[RecordBatch]) -> None:
         """Frauds that have become known, and how far the label stage has decided."""
@@ -164,6 +170,7 @@ class ScoreWork:
         await self._save(self.state.delta(rows, None, step))
         failpoint("score:saved")
         self._pinned = max(0, self._pinned - len(rows))
+        self._scored += len(rows)
         self._count(scored)
 
     async def _adopt_models(self) -> None:
@@ -267,21 +274,55 @@ class ScoreWork:
         metrics.transactions.add(len(rows), "scored")
         metrics.alerts.add(int(rows.bools("alert").sum()))
         metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
+        metrics.score_duration.observe_repeated(self._core.seconds[0], len(rows))
         metrics.scores.observe(rows.floats("champion"), "champion")
+        for position, shadow in enumerate(self._deployment.shadows):
+            metrics.scores.observe(rows.floats("shadows")[:, position], "shadow")
+            if shadow.off is not None and (shadow.snapshot.name, shadow.snapshot.version) not in self._off:
+                self._off.add((shadow.snapshot.name, shadow.snapshot.version))
+                metrics.shadow_disabled.add(1, shadow.snapshot.name, fault(shadow))
+                logger.warning(
+                    "shadow %s v%d switched off: %s",
+                    shadow.snapshot.name,
+                    shadow.snapshot.version,
+                    shadow.off,
+                )
         metrics.threshold.set(self._policy.threshold)
-        if self.state.windows is not None:
-            metrics.state_keys.set(self.state.windows.n_keys, "score")
-            metrics.state_bytes.set(self.state.windows.nbytes, "score")
+        metrics.lag_seconds.set(
+            max(0.0, (self._context.now_ms() - int(rows.ints("record_time").max())) / 1000.0),
+            self._context.name("transactions"),
+            str(self._partition),
+        )
+
+    def held(self) -> tuple[int, int]:
+        """Keys and bytes of the state."""
+        windows = self.state.windows
+        return (windows.n_keys, windows.nbytes) if windows is not None else (0, 0)
+
+    @property
+    def unaccounted(self) -> int:
+        """Rows received that are neither scored nor waiting; always 0."""
+        return self.waiting.received - self._scored - self.waiting.rows
+
+
+def fault(shadow: Shadow) -> str:
+    """Why a shadow is off, as a metric label."""
+    if shadow.off is not None and shadow.off.startswith("slow"):
+        return "slow"
+    return "not_finite" if shadow.off is not None and "no probabilities" in shadow.off else "raised"
 
 
 def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> PartitionTasks[ScoreWork]:
     """Read the hop and the known frauds in batches, one task per partition."""
     changelog = Changelog(context.name("score-state"), context.settings.broker)
     tasks = PartitionTasks(
-        "score", lambda partition: ScoreWork(partition, context, changelog, feed), app.crash, most=MOST_MESSAGES
+        "score",
+        lambda partition: ScoreWork(partition, context, changelog, feed),
+        app.crash,
+        most=MOST_MESSAGES,
     )
     hop = context.name(f"by-{context.spec.entities[-1].name}")
-    follow_assignment(app, tasks, hop)
+    follow_assignment(app, tasks, hop, context.metrics)
 
     @app.agent(batch_topic(app, hop), name="score")
     async def score(stream: faust.Stream[RecordBatch]) -> None:
