@@ -140,11 +140,14 @@ def _attach(stage: str, app: faust.App, flow: Flow) -> Any:
 def _batching(stage: str, settings: Settings) -> BatchingOptions:
     match stage:
         case "score":
-            # Messages of the hop hold many rows each and wait for other inputs; alignment.max_buffered_rows bounds them.
+            # Messages of the hop hold many rows each and wait for other inputs; alignment.max_buffered_rows
+            # bounds them.
             return BatchingOptions(max_batch=64, max_in_flight=256, drain_timeout=1.0)
         case "learn":
             # Batches stay unfinished until a checkpoint covers them.
-            return BatchingOptions(max_batch=64, max_in_flight=100_000, drain_timeout=0.2, fetch_max_wait_ms=100)
+            return BatchingOptions(
+                max_batch=64, max_in_flight=100_000, drain_timeout=0.2, fetch_max_wait_ms=100
+            )
         case "observe":
             return BatchingOptions(fetch_max_wait_ms=100)
         case _:

@@ -1,9 +1,9 @@
 """One task per assigned partition: restore its state, then work through what arrives, in order.
 
-The agents of a stage hand on the batches they receive and go on; while one partition waits for acknowledgements of the broker,
-another computes. A partition takes everything that has arrived meanwhile at once, so that batches grow with the load and the cost of
-an acknowledgement is shared by more rows. An exception in any task ends the worker: nothing that was not finished is committed, so
-nothing is lost.
+The agents of a stage hand on the batches they receive and go on; while one partition waits for
+acknowledgements of the broker, another computes. A partition takes everything that has arrived meanwhile at
+once, so that batches grow with the load and the cost of an acknowledgement is shared by more rows. An
+exception in any task ends the worker: nothing that was not finished is committed, so nothing is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PartitionWork(Protocol):
         """Restore the state; called before the first batch."""
 
     async def handle(self, batches: list[RecordBatch]) -> None:
-        """Work on batches of any of the stage's topics, in order of arrival, and finish them once their effects are durable."""
+        """Work on batches of the stage's topics in order of arrival; finish them once all is durable."""
 
     async def tick(self) -> None:
         """Called after `TICK_SECONDS` without a batch."""
@@ -79,7 +79,8 @@ class _Running(Generic[Work]):
 class PartitionTasks(Generic[Work]):
     """The tasks of one stage.
 
-    What may arrive before it is worked on is bounded by the transport: it hands out only so many batches of a partition.
+    What may arrive before it is worked on is bounded by the transport: it hands out only so many batches of a
+    partition.
 
     Args:
         name: of the stage.
