@@ -100,7 +100,9 @@ class ScoreWork:
             if batch.topic != self._known_frauds:
                 parts = [columns.decode(record.value or b"") for record in batch.records]
                 for part in parts:
-                    self._gate.advance(("cards", part.meta_int("card_partition")), part.meta_int("watermark"))
+                    # More rows of the same watermark may follow in the next message.
+                    before = part.meta_int("watermark") - 1
+                    self._gate.advance(("cards", part.meta_int("card_partition")), before)
                 self.waiting.put(parts, batch)
         await self._release()
 
