@@ -29,6 +29,8 @@ class EventTimeGate:
     def __init__(self, inputs: Iterable[Hashable], *, live_within_ms: int, idle_after_ms: int) -> None:
         self._live_within_ms = live_within_ms
         self._idle_after_ms = idle_after_ms
+        #: inputs to wait for longer than `idle_after_ms`, and for how long
+        self.patience: dict[Hashable, int] = {}
         self._watermarks: dict[Hashable, int] = dict.fromkeys(inputs, NEVER)
         #: since when rows wait for an input that does not move; absent while nothing waits for it
         self._waited_since: dict[Hashable, int] = {}
@@ -39,19 +41,20 @@ class EventTimeGate:
             self._watermarks[name] = watermark
             self._waited_since.pop(name, None)
 
-    def frontier(self, newest: int, now_ms: int) -> int:
+    def frontier(self, newest: int, now_ms: int, youngest: int = NEVER) -> int:
         """Rows up to this event time may be released.
 
         Args:
             newest: the largest watermark among the rows that wait.
             now_ms: wall clock, epoch milliseconds.
+            youngest: the largest event time among the rows that wait; a watermark can stay behind it.
         """
-        if newest >= now_ms - self._live_within_ms:
+        if newest >= now_ms - self._live_within_ms or abs(now_ms - youngest) <= self._live_within_ms:
             return FOREVER
         frontier = FOREVER
         for name, watermark in self._watermarks.items():
             if watermark < newest:
                 since = self._waited_since.setdefault(name, now_ms)
-                if now_ms - since < self._idle_after_ms:
+                if now_ms - since < self.patience.get(name, self._idle_after_ms):
                     frontier = min(frontier, watermark)
         return frontier

@@ -22,7 +22,7 @@ from streams.alignment import FOREVER, NEVER
 from streams.card_core import CardCore, CardState
 from streams.columns import Columns
 from streams.delayed_labels import DelayedLabels
-from streams.labels import LabelJoin, LabelPolicy, LabelState, LabelStep
+from streams.labels import LabelJoin, LabelState, LabelStep
 from streams.learning import LearnCore, LearnState
 from streams.model_slots import build_learners, initial_deployment
 from streams.progress import Advance
@@ -30,6 +30,7 @@ from streams.rows import from_history
 from streams.score_core import ScoreCore, ScoreState
 from streams.settings import Settings
 from streams.stages.card import time_rules
+from streams.stages.label import label_policy
 from streams.stages.learn import learn_rules
 from streams.transaction_columns import TransactionColumns
 from streams.waiting_rows import WaitingRows
@@ -106,7 +107,7 @@ class Backtest:
         self._deployment.seconds_per_row = float("inf")
         self._labels = LabelState()
         self._join = LabelJoin(
-            LabelPolicy(maturity_ms=settings.labels.maturity, expiry_ms=settings.topics.retention)
+            label_policy(settings)
         )
         self._learn_core = LearnCore(learn_rules(settings, spec.digest))
         self._learning = LearnState(build_learners(settings.models, spec))
@@ -153,8 +154,10 @@ class Backtest:
 
     def _slices(self, rows: Columns) -> Iterator[Columns]:
         """Rows that no publication separates, in order."""
-        step = rows.ints("watermark") // self._settings.models.publish_every
-        cuts = np.flatnonzero(np.diff(step)) + 1
+        publication = rows.ints("watermark") // self._settings.models.publish_every
+        # A verdict on a row takes effect `soonest` after it: in a slice after its own.
+        effect = rows.ints("watermark") // max(1, self._settings.labels.soonest)
+        cuts = np.flatnonzero(np.diff(publication) | np.diff(effect)) + 1
         for part in np.split(np.arange(len(rows)), cuts):
             yield rows.take(part)
 

@@ -17,15 +17,17 @@ maturity changes nothing.
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import msgspec
 import numpy as np
 
 from streams import columns
-from streams.alignment import NEVER
+from streams.alignment import FOREVER, NEVER
 from streams.columns import Columns
 from streams.records import Feedback, Label
 
@@ -89,10 +91,14 @@ class LabelPolicy:
     Args:
         maturity_ms: event time after which a transaction without a fraud label is genuine.
         expiry_ms: event time for which a label waits for its transaction.
+        soonest_ms: event time after a transaction at which a verdict on it takes effect at the earliest, at
+            most `maturity_ms`. So far may scoring be ahead of this stage: a replay faster than life then
+            sees every verdict exactly from when it takes effect.
     """
 
     maturity_ms: int
     expiry_ms: int
+    soonest_ms: int = 0
 
 
 class LabelState:
@@ -110,12 +116,16 @@ class LabelState:
         self.late_offset = 0
         self.late_row = 0
         self.labels_until = NEVER
+        self._unscored: dict[str, int] = {}
+        self._unscored_times: list[tuple[int, str]] = []
 
     def apply(self, delta: bytes) -> None:
         self.take(_decode_step(delta))
 
     def take(self, step: LabelStep) -> None:
         self.verdicts.update(step.verdicts)
+        for transaction, verdict in step.verdicts:
+            self._expect(transaction, verdict.labelled_at)
         self.alerted.update(step.alerted)
         for transaction, fraud in step.given:
             if transaction in self.alerted:
@@ -123,6 +133,7 @@ class LabelState:
         for transaction in step.dropped:
             self.verdicts.pop(transaction, None)
             self.alerted.pop(transaction, None)
+            self.met(transaction)
         self.scored.update(step.scored)
         self.undecided.update(step.undecided)
         if (step.late_offset, step.late_row) > (self.late_offset, self.late_row):
@@ -143,6 +154,26 @@ class LabelState:
         self.scored, self.undecided = saved.scored, saved.undecided
         self.late_offset, self.late_row = saved.late_offset, saved.late_row
         self.labels_until = saved.labels_until
+        self._unscored, self._unscored_times = {}, []
+        for transaction, verdict in self.verdicts.items():
+            self._expect(transaction, verdict.labelled_at)
+
+    def _expect(self, transaction: str, labelled_at: int) -> None:
+        if transaction not in self.alerted:
+            self.met(transaction)
+            self._unscored[transaction] = labelled_at
+            bisect.insort(self._unscored_times, (labelled_at, transaction))
+
+    def met(self, transaction: str) -> None:
+        """The transaction of a verdict has been scored: what the verdict does is known."""
+        labelled_at = self._unscored.pop(transaction, None)
+        if labelled_at is not None:
+            del self._unscored_times[bisect.bisect_left(self._unscored_times, (labelled_at, transaction))]
+
+    def open_verdict(self, after: int) -> int:
+        """When the first verdict after that event time was given whose transaction may still be scored."""
+        place = bisect.bisect_right(self._unscored_times, after, key=itemgetter(0))
+        return self._unscored_times[place][0] if place < len(self._unscored_times) else FOREVER
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -176,16 +207,25 @@ class LabelJoin:
             change.alerted.append((transaction, _Alerted(int(rows.ints("watermark")[index]), row, partition)))
             if transaction in state.verdicts:
                 outcomes.append((transaction, state.verdicts[transaction]))
+        if state.verdicts and len(rows):
+            for transaction in state.verdicts.keys() & set(rows.strings["transaction_id"]):
+                state.met(transaction)
         self._commit(state, step, change)
         return self._answer(state, step, outcomes)
 
-    def labels(self, state: LabelState, step: LabelStep, labels: Sequence[Label]) -> list[Columns]:
-        """Labels: kept until their transaction matures, outcomes at once for alerted transactions."""
+    def labels(
+        self, state: LabelState, step: LabelStep, labels: Sequence[Label], *, believable: int = FOREVER
+    ) -> list[Columns]:
+        """Labels: kept until their transaction matures, outcomes at once for alerted transactions.
+
+        A label stamped after `believable` (epoch ms) does not move the clock of labels.
+        """
         verdicts = [
             (label.transaction_id, Verdict(label.fraud, label.source, label.labelled_at, label.revision))
             for label in labels
         ]
-        latest = max((label.labelled_at for label in labels), default=NEVER)
+        stamps = (label.labelled_at for label in labels if label.labelled_at <= believable)
+        latest = max(stamps, default=NEVER)
         self._commit(state, step, LabelStep(labels_until=latest))
         return self._verdicts(state, step, verdicts)
 
@@ -228,19 +268,31 @@ class LabelJoin:
             self.counts[verdict.source, "joined" if alerted.given is None else "revised"] += 1
             self._commit(state, step, LabelStep(given=[(transaction, verdict.fraud)]))
             row = columns.decode(alerted.row)
-            known_at = max(verdict.labelled_at, state.scored.get(alerted.score_partition, NEVER))
+            known_at = max(verdict.labelled_at, alerted.watermark + self.policy.soonest_ms)
             outcomes.append(_outcomes(row, [verdict.fraud], [known_at], [verdict.source]))
         return outcomes
 
-    def ripe(self, state: LabelState, *, labels_idle: bool) -> int:
-        """Transactions scored at a watermark up to this can be decided.
+    def ripe(
+        self, state: LabelState, score_partition: int, *, labels_idle: bool, now_ms: int = FOREVER
+    ) -> int:
+        """Transactions scored in the score partition at a watermark up to this can be decided.
 
-        The clock is the last label seen, since labels arrive in the order of `labelled_at`; while no labels
-        arrive it is the scoring watermark.
+        The clock is the last label seen, since labels arrive in the order of `labelled_at`; more may come
+        with the same time. While no labels arrive it is what scoring may reach next, at most the wall clock.
         """
-        scored = min(state.scored.values(), default=NEVER)
-        clock = max(state.labels_until, scored) if labels_idle else state.labels_until
+        clock = state.labels_until - 1
+        if labels_idle:
+            scored = state.scored.get(score_partition, NEVER)
+            clock = max(clock, scored, min(scored + self.policy.soonest_ms, now_ms))
         return clock - self.policy.maturity_ms
+
+    def told(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
+        """All that takes effect in the score partition up to this event time has been given as outcomes."""
+        read = FOREVER if labels_idle else state.labels_until - 1
+        decided = state.undecided.get(score_partition, NEVER) + self.policy.maturity_ms
+        scored = state.scored.get(score_partition, NEVER)
+        # The transaction of an open verdict may be about to raise an alert.
+        return min(read, decided, max(scored + self.policy.soonest_ms, state.open_verdict(scored) - 1))
 
     def mature(
         self, state: LabelState, step: LabelStep, rows: Columns, offset: int, ripe: int
@@ -274,7 +326,7 @@ class LabelJoin:
                 self.counts[verdict.source, "unmatched"] += 1
                 verdict = None
             is_fraud = verdict is not None and verdict.fraud
-            if alerted is not None and alerted.given == is_fraud:
+            if alerted is not None and alerted.given is not None:
                 continue
             keep.append(index)
             fraud.append(is_fraud)

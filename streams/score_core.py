@@ -31,9 +31,8 @@ Float = npt.NDArray[np.float64]
 
 class _Head(msgspec.Struct, array_like=True):
     applied: dict[int, int]
-    decided: dict[int, int]
+    told: dict[int, int]
     began: int
-    outcomes_offset: int
     models: dict[str, int]
 
 
@@ -43,16 +42,14 @@ class ScoreStep:
 
     Args:
         applied: last offset scored, by card partition.
-        decided: event time up to which all labels are known, by label partition.
+        told: event time up to which the label stage has told all that takes effect, by label partition.
         began: event time of the first row, `NEVER` for unchanged.
-        outcomes_offset: next offset of the known frauds partition, -1 for unchanged.
         models: version in use by model name, once a swap has been decided.
     """
 
     applied: Mapping[int, int] = field(default_factory=dict)
-    decided: Mapping[int, int] = field(default_factory=dict)
+    told: Mapping[int, int] = field(default_factory=dict)
     began: int = NEVER
-    outcomes_offset: int = -1
     models: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -65,9 +62,8 @@ class ScoreState:
         self.entity = spec.entities[-1] if len(spec.entities) > 1 else None
         self.windows = WindowStore(self.entity, lateness_ms=lateness_ms) if self.entity else None
         self.applied: dict[int, int] = {}
-        self.decided: dict[int, int] = {}
+        self.told: dict[int, int] = {}
         self.began = NEVER
-        self.outcomes_offset = 0
         self.models: dict[str, int] = {}
 
     def update(self, rows: Columns) -> Float:
@@ -128,9 +124,8 @@ class ScoreState:
             frauds = Columns({}, {name: outcomes.arrays[name] for name in names}).encode()
         meta = {
             "applied": dict(step.applied),
-            "decided": dict(step.decided),
+            "told": dict(step.told),
             "began": step.began,
-            "outcomes_offset": step.outcomes_offset,
             "models": dict(step.models),
             "frauds": frauds,
         }
@@ -144,21 +139,20 @@ class ScoreState:
         if len(rows) and self.windows is not None:
             self.windows.insert(*self._window_rows(rows))
             self._sweep(rows)
-        self.advance(ScoreStep(meta.applied, meta.decided, meta.began, meta.outcomes_offset, meta.models))
+        self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.models))
 
     def advance(self, step: ScoreStep) -> None:
         self.applied.update(step.applied)
-        for partition, until in step.decided.items():
-            self.decided[partition] = max(until, self.decided.get(partition, until))
+        for partition, until in step.told.items():
+            self.told[partition] = max(until, self.told.get(partition, until))
         self.began = max(self.began, step.began)
-        self.outcomes_offset = max(self.outcomes_offset, step.outcomes_offset)
         self.models.update(step.models)
 
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:
             return self.windows.dump(bucket, _WINDOW_BUCKETS) if self.windows is not None else b""
         return msgspec.msgpack.encode(
-            _Head(self.applied, self.decided, self.began, self.outcomes_offset, self.models)
+            _Head(self.applied, self.told, self.began, self.models)
         )
 
     def load(self, bucket: int, data: bytes) -> None:
@@ -167,15 +161,14 @@ class ScoreState:
                 self.windows.load(bucket, _WINDOW_BUCKETS, data)
             return
         head = msgspec.msgpack.decode(data, type=_Head)
-        self.applied, self.decided = head.applied, head.decided
-        self.began, self.outcomes_offset, self.models = head.began, head.outcomes_offset, head.models
+        self.applied, self.told = head.applied, head.told
+        self.began, self.models = head.began, head.models
 
 
 class _DeltaMeta(msgspec.Struct):
     applied: dict[int, int]
-    decided: dict[int, int]
+    told: dict[int, int]
     began: int
-    outcomes_offset: int
     models: dict[str, int]
     frauds: bytes
 

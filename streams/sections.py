@@ -148,6 +148,14 @@ class Labels(Section):
 
     maturity: Duration = 7 * DAY
     """A transaction without a fraud label for so long counts as genuine."""
+    soonest: Duration = HOUR
+    """So long after a transaction a verdict on it takes effect at the earliest."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.soonest > self.maturity:
+            raise ValueError("soonest is longer than maturity")
+        return self
 
 
 class Slot(Section):

@@ -34,6 +34,7 @@ class WaitingRows(Generic[Token]):
         #: rows taken in since the start, those dropped as repeated left out
         self.received = 0
         self.newest = NEVER
+        self.youngest = NEVER
 
     def put(self, parts: list[Columns], token: Token) -> None:
         """Rows of one batch of hop messages; `token` comes back once all of them have been taken."""
@@ -50,6 +51,7 @@ class WaitingRows(Generic[Token]):
             rows.arrays["card_partition"] = np.full(len(rows), card_partition, dtype=np.int64)
             highest = max(highest, int(rows.ints("watermark")[-1]))
             self._parts.append(rows)
+            self.youngest = max(self.youngest, int(rows.ints("event_time").max()))
             self.rows += len(rows)
             self.received += len(rows)
         self.newest = max(self.newest, highest)
@@ -74,7 +76,7 @@ class WaitingRows(Generic[Token]):
         chosen = in_score_order(rows.take(ready))
         self.rows -= len(chosen)
         if not self._parts:
-            self.newest = NEVER
+            self.newest = self.youngest = NEVER
         watermarks = chosen.ints("watermark")
         start = 0
         while start < len(chosen):

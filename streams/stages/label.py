@@ -13,7 +13,7 @@ outcomes it has seen.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import aiokafka
 import faust
@@ -23,7 +23,7 @@ from monitoring.metrics import bounded_source
 from streams import columns
 from streams.alignment import NEVER
 from streams.batches import RecordBatch
-from streams.batching import batch_topic, batches
+from streams.batching import TP, batch_topic, batches, transport_of
 from streams.changelog import Changelog
 from streams.codecs import FeedbackDecoder, LabelDecoder, Rejected
 from streams.columns import Columns
@@ -32,6 +32,7 @@ from streams.dead_letters import dead_letter
 from streams.labels import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
 from streams.outputs import Output
 from streams.partitions import PartitionTasks
+from streams.settings import Settings
 from streams.stages.context import StageContext, failpoint, follow_assignment
 
 #: Records taken at once.
@@ -61,10 +62,10 @@ class LateReader:
     async def stop(self) -> None:
         await self._consumer.stop()
 
-    async def peek(self) -> tuple[int, Columns] | None:
-        """The next message and its offset, or None while there is none."""
+    async def peek(self, *, wait_ms: int = 0) -> tuple[int, Columns] | None:
+        """The next message and its offset, or None if none comes within `wait_ms`."""
         if self._head is None:
-            fetched = await self._consumer.getmany(self._tp, timeout_ms=0, max_records=1)
+            fetched = await self._consumer.getmany(self._tp, timeout_ms=wait_ms, max_records=1)
             for records in fetched.values():
                 for record in records:
                     self._head = record.offset, columns.decode(record.value)
@@ -75,22 +76,35 @@ class LateReader:
         self._head = None
 
 
+def label_policy(settings: Settings) -> LabelPolicy:
+    """The times of the label join, from the settings."""
+    return LabelPolicy(
+        maturity_ms=settings.labels.maturity,
+        expiry_ms=settings.topics.retention,
+        soonest_ms=settings.labels.soonest,
+    )
+
+
 class LabelWork:
     """One partition of cards."""
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
+    def __init__(
+        self, partition: int, context: StageContext, changelog: Changelog, caught_up: Callable[[int], bool]
+    ) -> None:
         settings = context.settings
         self._partition = partition
         self._context = context
         self._changelog = changelog
+        self._caught_up = caught_up
         self._join = LabelJoin(
-            LabelPolicy(maturity_ms=settings.labels.maturity, expiry_ms=settings.topics.retention)
+            label_policy(settings)
         )
         self._labels = LabelDecoder(settings.input.max_value_bytes)
         self._feedback = FeedbackDecoder(settings.input.max_value_bytes)
         self._late = LateReader(context.name("scored"), partition, context)
         self._label_seen_at = context.now_ms()
         self._reported: dict[int, int] = {}
+        self._scored_end = 0
         self.state = LabelState()
 
     async def open(self) -> None:
@@ -118,11 +132,13 @@ class LabelWork:
             self._label_seen_at = self._context.now_ms()
             labels = self._labels.decode(batch.records)  # type: ignore[arg-type]
             await self._refuse(batch, labels.rejected)
-            return self._join.labels(self.state, step, labels.records)
+            believable = self._label_seen_at + self._context.settings.time.future_tolerance
+            return self._join.labels(self.state, step, labels.records, believable=believable)
         if batch.topic == self._context.name("feedback"):
             feedback = self._feedback.decode(batch.records)  # type: ignore[arg-type]
             await self._refuse(batch, feedback.rejected)
             return self._join.feedback(self.state, step, feedback.records)
+        self._scored_end = batch.next_offset
         rows = [columns.decode(record.value or b"") for record in batch.records]
         return [outcome for part in rows for outcome in self._join.scored(self.state, step, part)]
 
@@ -138,12 +154,13 @@ class LabelWork:
 
     async def _mature(self, step: LabelStep, outcomes: list[Columns]) -> None:
         """Decide what is ripe, send all outcomes, save what changed."""
-        idle_after = self._context.settings.alignment.idle_after
-        idle = self._context.now_ms() - self._label_seen_at > idle_after
-        ripe = self._join.ripe(self.state, labels_idle=idle)
+        idle_after, now = self._context.settings.alignment.idle_after, self._context.now_ms()
+        # A stage that lags, for instance after a restart, takes its own lag for no silence of the labels.
+        idle = now - self._label_seen_at >= idle_after and self._caught_up(self._partition)
         messages = 0
-        while (head := await self._late.peek()) is not None:
+        while (head := await self._late.peek(wait_ms=self._late_wait())) is not None:
             offset, rows = head
+            ripe = self._join.ripe(self.state, rows.meta_int("score_partition"), labels_idle=idle, now_ms=now)
             decided, done = self._join.mature(self.state, step, rows, offset, ripe)
             outcomes += decided
             if done:
@@ -158,6 +175,10 @@ class LabelWork:
         self._join.expire(self.state, step)
         await self._send(step, outcomes, idle)
         self._count()
+
+    def _late_wait(self) -> int:
+        """Milliseconds: what the other reading has seen is there and will come."""
+        return 200 if self.state.late_offset < self._scored_end else 0
 
     async def _send(self, step: LabelStep, outcomes: list[Columns], idle: bool) -> None:
         outputs = self._outcome_records(outcomes) + self._fraud_records(outcomes, idle)
@@ -196,16 +217,15 @@ class LabelWork:
                 )
         topic = self._context.name("known-frauds")
         records = []
-        for score_partition, scored in self.state.scored.items():
-            # While no labels come there is nothing to wait for: all that is known has been said.
-            decided = scored if idle else self.state.undecided.get(score_partition, NEVER)
+        for score_partition in self.state.scored:
+            told = self._join.told(self.state, score_partition, labels_idle=idle)
             parts = by_partition.pop(score_partition, [])
-            if not parts and decided <= self._reported.get(score_partition, NEVER):
+            if not parts and told <= self._reported.get(score_partition, NEVER):
                 continue
-            self._reported[score_partition] = decided
+            self._reported[score_partition] = told
             message = columns.concat(parts) if parts else Columns()
             message = Columns(
-                {"label_partition": self._partition, "decided": decided}, message.arrays, message.strings
+                {"label_partition": self._partition, "told": told}, message.arrays, message.strings
             )
             records.append(Output(topic, score_partition, None, message.encode()))
         return records
@@ -228,8 +248,17 @@ class LabelWork:
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
     """Read labels, feedback and scored rows in batches, one task per partition."""
     changelog = Changelog(context.name("label-state"), context.settings.broker)
+    labels = context.name("labels")
+
+    def caught_up(partition: int) -> bool:
+        progress = transport_of(app).progress().get(TP(labels, partition))
+        return progress is not None and not progress.held and progress.lag == 0
+
     tasks = PartitionTasks(
-        "label", lambda partition: LabelWork(partition, context, changelog), app.crash, most=MOST_RECORDS
+        "label",
+        lambda partition: LabelWork(partition, context, changelog, caught_up),
+        app.crash,
+        most=MOST_RECORDS,
     )
     follow_assignment(app, tasks, context.name("scored"), context.metrics)
     for topic in ("labels", "feedback", "scored"):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import faust
 import msgspec
@@ -53,6 +54,13 @@ _SCORED = (
 )  # fmt: skip
 
 
+#: How long an input may stay silent after a restart before it is taken for idle: other workers may be
+#: restarting, too.
+_RETURN_MS = 30_000
+#: What the label stage has told is saved with the next rows, or after this.
+_SAVE_SECONDS = 1.0
+
+
 class ScoreWork:
     """One partition of the hop."""
 
@@ -65,13 +73,17 @@ class ScoreWork:
         self._policy = ThresholdPolicy(settings.policy.threshold)
         self._core = ScoreCore(self._policy.threshold, context.clock)
         self._deployment = initial_deployment(settings.models, context.spec)
-        self._maturity = settings.labels.maturity
+        self._soonest = settings.labels.soonest
+        self._patience = 0
+        self._told: dict[int, int] = {}
+        self._unsaved: list[RecordBatch] = []
         self._scored = 0
         self._off: set[tuple[str, int]] = set()
         self._known_frauds = context.name("known-frauds")
         self._config = settings.digest
         self._heartbeat = Heartbeat(context.partitions)
         self._pinned = 0
+        self._saved_at = context.clock()
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
         self.waiting: WaitingRows[RecordBatch] = WaitingRows({})
@@ -82,10 +94,16 @@ class ScoreWork:
         alignment = self._context.settings.alignment
         inputs = [(kind, p) for p in range(self._context.partitions) for kind in ("cards", "labels")]
         self._gate = EventTimeGate(
-            inputs, live_within_ms=alignment.live_within, idle_after_ms=alignment.idle_after
+            inputs,
+            live_within_ms=alignment.live_within,
+            idle_after_ms=alignment.idle_after,
         )
-        for label_partition, until in self.state.decided.items():
-            self._gate.advance(("labels", label_partition), until + self._maturity)
+        self._patience = max(alignment.idle_after, _RETURN_MS) if alignment.idle_after else 0
+        if restored.deltas or restored.buckets:
+            self._gate.patience = {name: self._patience for name in inputs if name[0] == "cards"}
+        for label_partition, until in self.state.told.items():
+            self._gate.advance(("labels", label_partition), until)
+            self._gate.patience["labels", label_partition] = self._patience
         self.waiting = WaitingRows(self.state.applied)
         for name, version in self.state.models.items():
             snapshot = self._feed.version(name, version)
@@ -100,15 +118,18 @@ class ScoreWork:
             if batch.topic != self._known_frauds:
                 parts = [columns.decode(record.value or b"") for record in batch.records]
                 for part in parts:
-                    # More rows of the same watermark may follow in the next message.
-                    before = part.meta_int("watermark") - 1
-                    self._gate.advance(("cards", part.meta_int("card_partition")), before)
+                    source = ("cards", part.meta_int("card_partition"))
+                    self._gate.patience.pop(source, None)
+                    # More rows may come with the same watermark.
+                    self._gate.advance(source, part.meta_int("watermark") - 1)
                 self.waiting.put(parts, batch)
         await self._release()
 
     async def tick(self) -> None:
         """What waits may have waited long enough; tell the partitions that have not heard the last watermark."""
         await self._release()
+        if self._unsaved and self._context.clock() - self._saved_at > _SAVE_SECONDS:
+            await self._save(None, None, ScoreStep())
         owed = self._heartbeat.owed(self._context.clock())
         if owed:
             topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
@@ -118,20 +139,21 @@ class ScoreWork:
         pass
 
     async def _take_frauds(self, batches: list[RecordBatch]) -> None:
-        """Frauds that have become known, and how far the label stage has decided."""
+        """Frauds that have become known, and up to when the label stage has told all."""
         parts = [columns.decode(record.value or b"") for batch in batches for record in batch.records]
-        decided = {part.meta_int("label_partition"): part.meta_int("decided") for part in parts}
+        for part in parts:
+            source, until = part.meta_int("label_partition"), part.meta_int("told")
+            self._told[source] = max(until, self._told.get(source, until))
+            self._gate.advance(("labels", source), until)
+            # It says so itself when no labels come.
+            self._gate.patience["labels", source] = self._patience
+        # The batches are finished by the next save, maybe that of rows: it keeps what has been told.
+        self._unsaved += batches
         frauds = [part for part in parts if len(part)]
         if frauds:
             joined = columns.concat(frauds)
             self.state.add_frauds(joined)
-            step = ScoreStep(decided=decided, outcomes_offset=batches[-1].next_offset)
-            self.state.advance(step)
-            await self._save(self.state.delta(None, joined, step))
-        for source, until in decided.items():
-            self._gate.advance(("labels", source), until + self._maturity)
-        for batch in batches:
-            batch.finish()
+            await self._save(None, joined, ScoreStep())
 
     async def _release(self) -> None:
         """Score what every input has reached."""
@@ -142,9 +164,9 @@ class ScoreWork:
         if self.state.began == NEVER:
             self.state.began = self.waiting.oldest()
         for partition in range(self._context.partitions):
-            # Nothing can be known before the first transaction has matured.
-            self._gate.advance(("labels", partition), self.state.began + self._maturity - 1)
-        frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms())
+            # No verdict takes effect before this.
+            self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
+        frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms(), self.waiting.youngest)
         if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
@@ -152,6 +174,13 @@ class ScoreWork:
             await self._score(rows, frontier)
         for batch in self.waiting.done(frontier):
             batch.finish()
+        if self._scored_until < frontier < FOREVER:
+            # An hour without rows is scored, too: the label stage waits for it.
+            self._scored_until = frontier
+            topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
+            await self._context.outputs.send(
+                Output(topic, partition, None, marker) for partition in range(self._context.partitions)
+            )
 
     async def _score(self, rows: Columns, frontier: int) -> None:
         await self._adopt_models()
@@ -161,15 +190,15 @@ class ScoreWork:
         self._scored_until = max(self._scored_until, watermark)
         outputs = list(self._published(scored))
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
-        await self._context.outputs.send([*outputs, *self._scored_records(scored)])
+        outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
+        await self._context.outputs.send(outputs)
         failpoint("score:sent")
         sources = rows.ints("card_partition")
         applied = {
             int(source): int(rows.ints("offset")[sources == source].max()) for source in np.unique(sources)
         }
         step = ScoreStep(applied=applied, began=self.state.began)
-        self.state.advance(step)
-        await self._save(self.state.delta(rows, None, step))
+        await self._save(rows, None, step)
         failpoint("score:saved")
         self._pinned = max(0, self._pinned - len(rows))
         self._scored += len(rows)
@@ -186,9 +215,7 @@ class ScoreWork:
         }
         if not newer:
             return
-        step = ScoreStep(models={name: snapshot.version for name, snapshot in newer.items()})
-        self.state.advance(step)
-        await self._save(self.state.delta(None, None, step))
+        await self._save(None, None, ScoreStep(models={name: each.version for name, each in newer.items()}))
         for name, snapshot in newer.items():
             self._deployment.swap(snapshot)
             self._context.metrics.model_updates.add(1, name)
@@ -196,8 +223,15 @@ class ScoreWork:
         for role, name, version in self._deployment.models():
             self._context.metrics.model_info.set(1, role, name, str(version))
 
-    async def _save(self, delta: bytes) -> None:
+    async def _save(self, rows: Columns | None, frauds: Columns | None, step: ScoreStep) -> None:
+        step = replace(step, told=dict(self._told))
+        self.state.advance(step)
+        delta = self.state.delta(rows, frauds, step)
         await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
+        saved, self._unsaved = self._unsaved, []
+        for batch in saved:
+            batch.finish()
+        self._saved_at = self._context.clock()
 
     def _published(self, rows: Columns) -> Iterator[Output]:
         """The score of every row, and its alert; on the partition the transaction came from."""
@@ -257,7 +291,7 @@ class ScoreWork:
             "models": [list(model) for model in self._deployment.models()],
         }
 
-    def _scored_records(self, rows: Columns) -> list[Output]:
+    def _scored_records(self, rows: Columns, *, everywhere: bool) -> list[Output]:
         """The scored rows for later stages, a message for every card partition: it carries the watermark."""
         kept = Columns(
             self._scored_meta(),
@@ -266,9 +300,11 @@ class ScoreWork:
         )
         sources = rows.ints("card_partition")
         topic = self._context.name("scored")
+        # Rows that have waited for the label stage go on in step with it.
+        told = range(self._context.partitions) if everywhere else np.unique(sources).tolist()
         return [
             Output(topic, partition, None, kept.take(np.flatnonzero(sources == partition)).encode())
-            for partition in self._heartbeat.due(np.unique(sources).tolist(), self._context.clock())
+            for partition in self._heartbeat.due(told, self._context.clock())
         ]
 
     def _count(self, rows: Columns) -> None:

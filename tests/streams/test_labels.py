@@ -148,11 +148,33 @@ def test_feedback_on_an_alert_is_an_outcome_at_once() -> None:
     assert joined.state.alerted == {}
 
 
-def test_an_outcome_is_not_known_before_the_scoring_watermark() -> None:
-    """A label with an old date, read late, takes effect where scoring stands."""
+def test_a_verdict_takes_effect_no_sooner_than_stated() -> None:
+    """When it was given, but not within `soonest_ms` of its transaction, wherever scoring stands."""
     joined = Joined()
-    joined.score({"t": (10, True), "u": (60, False)})
-    assert joined.label("t", True, 30) == [("t", True, 60, "chargeback")]
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, soonest_ms=20))
+    joined.score({"t": (10, True), "u": (12, True), "v": (60, False)})
+    assert joined.label("t", True, 11) == [("t", True, 30, "chargeback")]
+    assert joined.label("u", True, 40) == [("u", True, 40, "chargeback")]
+
+
+def test_scoring_is_told_how_far_it_may_go() -> None:
+    """To before the first label on a transaction not yet scored, the next label, the next decision."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, soonest_ms=20))
+
+    def told(*, idle: bool = False) -> int:
+        return joined.join.told(joined.state, 0, labels_idle=idle)
+
+    joined.score({"t": (10, False)})
+    joined.mature(0)
+    joined.label("later", True, 70)
+    assert told() == told(idle=True) == 69
+    joined.label("x", True, 80)
+    joined.score({"u": (55, False)})
+    assert told() == 75
+    joined.score({"later": (56, True), "x": (57, False)})
+    assert told() == 79
+    assert told(idle=True) == 9 + MATURITY
 
 
 def test_contradictions_follow_authority_revision_and_time() -> None:

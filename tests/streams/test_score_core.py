@@ -49,7 +49,7 @@ def test_a_restored_state_goes_on_as_the_first(seed: int) -> None:
         followed.apply(first.delta(part, None, step))
         known = frauds_of(part)
         first.add_frauds(known)
-        step = ScoreStep(decided={1: 100 - number}, outcomes_offset=number, models={"m": number})
+        step = ScoreStep(told={1: 100 - number}, began=number, models={"m": number})
         first.advance(step)
         followed.apply(first.delta(None, known, step))
     for bucket in range(first.buckets):
@@ -57,8 +57,8 @@ def test_a_restored_state_goes_on_as_the_first(seed: int) -> None:
     expected = features(first, parts[6:])
     for other in (followed, loaded):
         np.testing.assert_array_equal(features(other, parts[6:]), expected)
-        assert (other.applied, other.decided, other.models) == ({0: 5}, {1: 100}, {"m": 5})
-        assert (other.began, other.outcomes_offset) == (5, 5)
+        assert (other.applied, other.told, other.models) == ({0: 5}, {1: 100}, {"m": 5})
+        assert other.began == 5
     risk = SPEC.names.index("terminal_risk_3d")
     assert expected[:, risk].max() > 0
 
