@@ -36,6 +36,8 @@ from streams.topics import Catalogue
 
 #: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
 LARGEST_RECORD = 12 * 1024 * 1024
+#: Outputs of one stage must not queue behind the state of another.
+CONNECTIONS = 6
 STAGES = ("card", "score", "label", "learn", "observe")
 
 
@@ -92,6 +94,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
             settings.broker.bootstrap,
             security=security_options(settings.broker),
             max_record_bytes=LARGEST_RECORD,
+            connections=CONNECTIONS,
         ),
         metrics=Metrics(),
     )
@@ -151,4 +154,5 @@ def _batching(stage: str, settings: Settings) -> BatchingOptions:
         case "observe":
             return BatchingOptions(fetch_max_wait_ms=100)
         case _:
-            return BatchingOptions(max_batch=settings.worker.batch_rows)
+            # Many batches may wait, for a partition takes all that has arrived at once.
+            return BatchingOptions(max_batch=settings.worker.batch_rows, max_in_flight=16)

@@ -61,7 +61,7 @@ class SendFailed(FraudstreamError):
 
 
 class Outputs:
-    """One producer for a process; `async with`, or `start` and `stop`.
+    """The producer of a process; `async with`, or `start` and `stop`.
 
     Args:
         broker: `host:port`, several separated by commas.
@@ -69,6 +69,7 @@ class Outputs:
             compression.
         max_record_bytes: a larger record is refused before anything is sent; keep it below the broker's
             `message.max.bytes`.
+        connections: aiokafka has one request at a time under way on a connection; topics are spread over so many.
         compression: codec of the batches, None for none.
         idempotent: True to insist, False to do without, None to use it where the broker has it (the embedded
             one has not). With it a
@@ -87,6 +88,7 @@ class Outputs:
         idempotent: bool | None = None,
         request_timeout_ms: int = 30_000,
         security: Mapping[str, Any] | None = None,
+        connections: int = 1,
     ) -> None:
         self.max_record_bytes = max_record_bytes
         self._broker = broker
@@ -96,14 +98,16 @@ class Outputs:
         self._idempotent = idempotent
         self._request_timeout_ms = request_timeout_ms
         self._security = dict(security or {})
-        self._started: AIOKafkaProducer | None = None
+        self._connections = connections
+        self._started: list[AIOKafkaProducer] = []
+        self._assigned: dict[str, AIOKafkaProducer] = {}
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection to a broker at the moment."""
-        producer = self._started
         # aiokafka keeps no public account of its connections.
-        return producer is not None and any(c.connected() for c in producer.client._conns.values())
+        connections = [each for producer in self._started for each in producer.client._conns.values()]
+        return any(each.connected() for each in connections)
 
     @property
     def idempotent(self) -> bool:
@@ -143,17 +147,20 @@ class Outputs:
         finally:
             noise.disabled = False
         self._idempotent = self._idempotent is not False
-        self._started = producer
+        self._started = [producer]
+        while len(self._started) < self._connections:
+            producer = self._producer(idempotent=self._idempotent)
+            self._started.append(producer)
+            await producer.start()
 
     async def stop(self) -> None:
         """Wait for what is under way, close the connections."""
-        producer, self._started = self._started, None
-        if producer is not None:
-            await producer.stop()
+        producers, self._started, self._assigned = self._started, [], {}
+        await asyncio.gather(*(producer.stop() for producer in producers))
 
     async def partitions(self, topic: str) -> int:
         """How many partitions `topic` has."""
-        return len(await self._running().partitions_for(topic))
+        return len(await self._producer_of(topic).partitions_for(topic))
 
     async def send(self, records: Iterable[Output]) -> dict[tuple[str, int], int]:
         """Send `records`, wait until all in-sync replicas have all of them.
@@ -183,11 +190,13 @@ class Outputs:
                 groups[destination] = [record]
             else:
                 group.append(record)
-        producer = self._running()
         # Every partition is waited for, also after a failure: nothing may still be on its way when the caller
         # gets to know.
         results = await asyncio.gather(
-            *(self._send_group(producer, *destination, group) for destination, group in groups.items()),
+            *(
+                self._send_group(self._producer_of(topic), topic, partition, group)
+                for (topic, partition), group in groups.items()
+            ),
             return_exceptions=True,
         )
         ends: dict[tuple[str, int], int] = {}
@@ -229,10 +238,13 @@ class Outputs:
         end: int = last.offset + batch.record_count()
         return end
 
-    def _running(self) -> AIOKafkaProducer:
-        if self._started is None:
+    def _producer_of(self, topic: str) -> AIOKafkaProducer:
+        """Always the same one for a topic, so that its partitions keep their order."""
+        if not self._started:
             raise RuntimeError("Outputs.start has not been awaited")
-        return self._started
+        if topic not in self._assigned:
+            self._assigned[topic] = self._started[len(self._assigned) % len(self._started)]
+        return self._assigned[topic]
 
     def _producer(self, *, idempotent: bool) -> AIOKafkaProducer:
         return AIOKafkaProducer(
