@@ -100,6 +100,7 @@ class Outputs:
         self._security = dict(security or {})
         self._connections = connections
         self._started: list[AIOKafkaProducer] = []
+        self._entries: dict[tuple[str, int], asyncio.Lock] = {}
         self._assigned: dict[str, AIOKafkaProducer] = {}
 
     @property
@@ -214,21 +215,25 @@ class Outputs:
         if partition not in await producer.partitions_for(topic):
             raise SendFailed(topic, partition, "there is no such partition")
         acknowledgements: list[asyncio.Future[RecordMetadata]] = []
+        # One call at a time: when several wait for a place in the queue of a partition, aiokafka's clock of
+        # their timeout runs faster with every place that another one takes.
+        entry = self._entries.setdefault((topic, partition), asyncio.Lock())
         try:
-            batch = producer.create_batch()
-            for record in records:
-                while (
-                    batch.append(
-                        timestamp=record.timestamp_ms,
-                        key=record.key,
-                        value=record.value,
-                        headers=list(record.headers) if record.headers else _NO_HEADERS,
-                    )
-                    is None
-                ):
-                    acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
-                    batch = producer.create_batch()
-            acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
+            async with entry:
+                batch = producer.create_batch()
+                for record in records:
+                    while (
+                        batch.append(
+                            timestamp=record.timestamp_ms,
+                            key=record.key,
+                            value=record.value,
+                            headers=list(record.headers) if record.headers else _NO_HEADERS,
+                        )
+                        is None
+                    ):
+                        acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
+                        batch = producer.create_batch()
+                acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
         finally:
             results = await asyncio.gather(*acknowledgements, return_exceptions=True)
         for result in results:
