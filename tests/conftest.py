@@ -6,8 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from streams.broker import EmbeddedBroker
+
+# The suite gives the same result every time; search for new counterexamples with --hypothesis-profile=default.
+settings.register_profile("deterministic", derandomize=True)
+settings.load_profile("deterministic")
 
 
 @pytest.fixture(scope="session")

@@ -75,11 +75,16 @@ def test_correction_keeps_order_and_ends(n: int) -> None:
 
 @given(seed=st.integers(0, 10**6), keep=st.sampled_from([2, 5, 10]), rate=st.sampled_from([0.05, 0.15]))
 @settings(max_examples=3, deadline=None)
-@pytest.mark.parametrize("make", [LogisticLearner, partial(ForestLearner, n_trees=2)])
+@pytest.mark.parametrize(
+    ("make", "tolerance"), [(LogisticLearner, 0.35), (partial(ForestLearner, n_trees=2), 0.5)]
+)
 def test_probabilities_stay_calibrated(
-    make: Callable[..., Learner], seed: int, keep: int, rate: float
+    make: Callable[..., Learner], tolerance: float, seed: int, keep: int, rate: float
 ) -> None:
-    """Whatever the sampling rate, the mean probability is the fraud rate of the whole stream within 35 %."""
+    """Whatever the sampling rate, the mean probability is the fraud rate of the whole stream, not the sample's.
+
+    Uncorrected it would be off by nearly the sampling factor, at least 2. Two trees are a coarse model.
+    """
     rng = np.random.default_rng(seed)
     n = 5_000
     fraud = rng.random(n) < rate
@@ -88,4 +93,4 @@ def test_probabilities_stay_calibrated(
     mask = keep_mask(hashes(n, seed), fraud, keep)
     for row, label in zip(x[mask], fraud[mask], strict=True):
         learner.learn(row, bool(label))
-    assert learner.freeze().score(x).mean() == pytest.approx(fraud.mean(), rel=0.35)
+    assert learner.freeze().score(x).mean() == pytest.approx(fraud.mean(), rel=tolerance)

@@ -145,7 +145,7 @@ def test_digest_covers_what_decides() -> None:
     different = {
         digest(time__allowed_lateness="2h"),
         digest(policy__threshold=0.4),
-        digest(models__seed=8),
+        digest(models__publish_every="7h"),
         digest(labels__maturity="6d"),
         digest(features={"entities": []}),
     }
