@@ -106,9 +106,7 @@ class Backtest:
         # Time budgets depend on the machine; a backtest must not.
         self._deployment.seconds_per_row = float("inf")
         self._labels = LabelState()
-        self._join = LabelJoin(
-            label_policy(settings)
-        )
+        self._join = LabelJoin(label_policy(settings))
         self._learn_core = LearnCore(learn_rules(settings, spec.digest))
         self._learning = LearnState(build_learners(settings.models, spec))
         self._delayed = DelayedLabels(label_delay)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
 from models.learners.registry import LEARNERS
+from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
-from models.scorers.rules import RulesScorer
 from streams.errors import SettingsError
 from streams.sections import Models, Slot
 

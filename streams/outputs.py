@@ -69,7 +69,8 @@ class Outputs:
             compression.
         max_record_bytes: a larger record is refused before anything is sent; keep it below the broker's
             `message.max.bytes`.
-        connections: aiokafka has one request at a time under way on a connection; topics are spread over so many.
+        connections: aiokafka has one request at a time under way on a connection; topics are spread over so
+            many.
         compression: codec of the batches, None for none.
         idempotent: True to insist, False to do without, None to use it where the broker has it (the embedded
             one has not). With it a

@@ -151,9 +151,7 @@ class ScoreState:
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:
             return self.windows.dump(bucket, _WINDOW_BUCKETS) if self.windows is not None else b""
-        return msgspec.msgpack.encode(
-            _Head(self.applied, self.told, self.began, self.models)
-        )
+        return msgspec.msgpack.encode(_Head(self.applied, self.told, self.began, self.models))
 
     def load(self, bucket: int, data: bytes) -> None:
         if bucket < _WINDOW_BUCKETS:

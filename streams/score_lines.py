@@ -1,7 +1,7 @@
 """JSON of the scores of a whole batch.
 
-Equal to encoding one `Score` after the other, at about a third of the cost: the numbers of a batch are turned into text as one
-matrix, then cut into rows.
+Equal to encoding one `Score` after the other, at about a third of the cost: the numbers of a batch are turned
+into text as one matrix, then cut into rows.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def score_lines(
     return [
         _encode(
             _Line(
-                transaction, card, terminal, time, now, minor, code, value, threshold, raised, "champion", model,
-                beside, row, spec, config, False, 1.0,
+                transaction, card, terminal, time, now, minor, code, value, threshold, raised, "champion",
+                model, beside, row, spec, config, False, 1.0,
             )
         )
         for transaction, card, terminal, time, minor, code, value, raised, beside, row in zip(
@@ -91,11 +91,20 @@ def _shadows(models: Sequence[tuple[str, int]], scores: Floats) -> list[Raw]:
         return [Raw(b"[]")] * len(scores)
     if np.isnan(scores).any():
         return [
-            Raw(_encode([ShadowScore(*model, value) for model, value in zip(models, row, strict=True) if value == value]))
+            Raw(
+                _encode(
+                    [
+                        ShadowScore(*model, value)
+                        for model, value in zip(models, row, strict=True)
+                        if value == value
+                    ]
+                )
+            )
             for row in scores.tolist()
         ]
     each = b",".join(
-        b'{"name":%b,"version":%d,"score":%%b}' % (_encode(name).replace(b"%", b"%%"), version) for name, version in models
+        b'{"name":%b,"version":%d,"score":%%b}' % (_encode(name).replace(b"%", b"%%"), version)
+        for name, version in models
     )
     template = b"[" + each + b"]"
     text = orjson.dumps(np.ascontiguousarray(scores), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -29,7 +29,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
         SettingsError: the settings cannot be carried out.
         FraudstreamError: a stage has failed; what was not finished is read again after a restart.
     """
-    # Fetching happens in threads; at Python's 5 ms they would each wait that long for a computation to let them run.
+    # Fetching happens in threads: at Python's 5 ms each would wait that long for a computation to let it run.
     sys.setswitchinterval(0.0005)
     flow = build(settings, stages)
     logger.info("kernels ready after %.1f s", warm_up(settings, flow.context.spec))

@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from streams.broker import EmbeddedBroker
 
-# The suite gives the same result every time; search for new counterexamples with --hypothesis-profile=default.
+# The suite gives the same result every time; --hypothesis-profile=default searches for new counterexamples.
 settings.register_profile("deterministic", derandomize=True)
 settings.load_profile("deterministic")
 

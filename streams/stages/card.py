@@ -124,7 +124,7 @@ class CardWork:
         return {"card_partition": self._partition, "watermark": self.state.admission.watermark}
 
     def _hop_records(self, rows: Columns) -> list[Output]:
-        """A message for every partition of the hop that has rows, or has not heard the watermark for a while."""
+        """A message for every partition of the hop that has rows, or has not heard the watermark lately."""
         forwarded = Columns(
             self._hop_meta(), {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings
         )

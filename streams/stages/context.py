@@ -67,10 +67,10 @@ def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str, m
 
 
 class Heartbeat:
-    """To which partitions behind a stage a message is due: those with rows, and those that have not heard from it for a while.
+    """To which partitions behind a stage a message is due: those with rows, and those long without news.
 
-    Stages behind wait for the watermarks of all partitions before them, so that each must hear them; but an empty message costs as much
-    as a full one.
+    Stages behind wait for the watermarks of all partitions before them, so that each must hear them; but an
+    empty message costs as much as a full one.
     """
 
     SECONDS = 0.05

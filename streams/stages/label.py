@@ -96,9 +96,7 @@ class LabelWork:
         self._context = context
         self._changelog = changelog
         self._caught_up = caught_up
-        self._join = LabelJoin(
-            label_policy(settings)
-        )
+        self._join = LabelJoin(label_policy(settings))
         self._labels = LabelDecoder(settings.input.max_value_bytes)
         self._feedback = FeedbackDecoder(settings.input.max_value_bytes)
         self._late = LateReader(context.name("scored"), partition, context)

@@ -50,7 +50,8 @@ MOST_MESSAGES = 1024
 #: and not saved.
 _PINNED_ROWS = 2 * CHUNK_ROWS
 _SCORED = (
-    "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows", "alert",
+    "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
+    "alert",
 )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ class ScoreWork:
         await self._release()
 
     async def tick(self) -> None:
-        """What waits may have waited long enough; tell the partitions that have not heard the last watermark."""
+        """What waits may have waited long enough; tell the last watermark to those who have not heard it."""
         await self._release()
         if self._unsaved and self._context.clock() - self._saved_at > _SAVE_SECONDS:
             await self._save(None, None, ScoreStep())

@@ -81,7 +81,7 @@ def test_correction_keeps_order_and_ends(n: int) -> None:
 def test_probabilities_stay_calibrated(
     make: Callable[..., Learner], tolerance: float, seed: int, keep: int, rate: float
 ) -> None:
-    """Whatever the sampling rate, the mean probability is the fraud rate of the whole stream, not the sample's.
+    """Whatever the sampling, the mean probability is the fraud rate of the whole stream, not the sample's.
 
     Uncorrected it would be off by nearly the sampling factor, at least 2. Two trees are a coarse model.
     """

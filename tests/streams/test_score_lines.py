@@ -48,7 +48,8 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
     expected = [
         Score(
             transaction, card, terminal, time, 7, index, "EUR", score, 0.5, alert, "champion", frame.model,
-            [ShadowScore(name, 2, value) for name, value in zip(names, shadows[index].tolist(), strict=True) if value == value],
+            [ShadowScore(name, 2, value) for name, value in zip(names, shadows[index].tolist(), strict=True)
+             if value == value],
             matrix[index].tolist(), "spec", "config",
         )
         for index, (transaction, card, terminal, time, score, alert) in enumerate(rows)
