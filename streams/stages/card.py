@@ -91,7 +91,7 @@ class CardWork:
             record for batch in batches for record in batch.records if record.offset >= self.state.next_offset
         ]
         if records:
-            decoded = self._decoder.decode(records)  # type: ignore[arg-type]
+            decoded = self._decoder.decode(records)
             offsets = np.fromiter((records[row].offset for row in decoded.rows), np.int64, len(decoded.rows))
             times = np.fromiter((records[row].timestamp for row in decoded.rows), np.int64, len(decoded.rows))
             rows = from_transactions(decoded.records, offsets, times, self._context.spec)
@@ -99,7 +99,7 @@ class CardWork:
             outputs = self._hop_records(kept)
             outputs += [
                 dead_letter(
-                    records[item.row],  # type: ignore[arg-type]
+                    records[item.row],
                     item.rejection,
                     self._context.name("dead-letters"),
                     stage="card",

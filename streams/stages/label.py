@@ -128,12 +128,12 @@ class LabelWork:
     async def _read(self, batch: RecordBatch, step: LabelStep) -> list[Columns]:
         if batch.topic == self._context.name("labels"):
             self._label_seen_at = self._context.now_ms()
-            labels = self._labels.decode(batch.records)  # type: ignore[arg-type]
+            labels = self._labels.decode(batch.records)
             await self._refuse(batch, labels.rejected)
             believable = self._label_seen_at + self._context.settings.time.future_tolerance
             return self._join.labels(self.state, step, labels.records, believable=believable)
         if batch.topic == self._context.name("feedback"):
-            feedback = self._feedback.decode(batch.records)  # type: ignore[arg-type]
+            feedback = self._feedback.decode(batch.records)
             await self._refuse(batch, feedback.rejected)
             return self._join.feedback(self.state, step, feedback.records)
         self._scored_end = batch.next_offset
@@ -144,7 +144,7 @@ class LabelWork:
         topic = self._context.name("dead-letters")
         if rejected:
             await self._context.outputs.send(
-                dead_letter(batch.records[item.row], item.rejection, topic, stage="label")  # type: ignore[arg-type]
+                dead_letter(batch.records[item.row], item.rejection, topic, stage="label")
                 for item in rejected
             )
             for item in rejected:

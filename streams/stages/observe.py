@@ -134,7 +134,7 @@ class Observer:
         batch.finish()
 
     async def feedback(self, batch: RecordBatch) -> None:
-        for item in self._decoder.decode(batch.records).records:  # type: ignore[arg-type]
+        for item in self._decoder.decode(batch.records).records:
             self._context.metrics.alert_funnel.add(1, item.action)
             self.core.feedback(item.alert_id, item.action, item.action_time)
         batch.finish()

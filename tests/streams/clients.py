@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import faust
@@ -41,7 +41,7 @@ async def new_topic(broker: str, partitions: int) -> str:
 
 
 async def publish(
-    broker: str, topic: str, values: dict[int, Sequence[bytes]], *, per_batch: int = 50
+    broker: str, topic: str, values: Mapping[int, Sequence[bytes]], *, per_batch: int = 50
 ) -> None:
     """Append values to partitions, in record batches of at most `per_batch`."""
     async with AIOKafkaProducer(bootstrap_servers=broker, acks="all") as producer:

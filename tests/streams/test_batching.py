@@ -22,7 +22,7 @@ def test_every_record_once_in_order_and_committed_to_the_end(broker: str) -> Non
         topic, group = await new_topic(broker, 4), unique("group")
         await publish(broker, topic, numbered(4, 1500))
         app = new_app(broker, group, max_batch=200)
-        seen: dict[int, list[bytes]] = defaultdict(list)
+        seen: dict[int, list[bytes | None]] = defaultdict(list)
 
         @app.agent(batch_topic(app, topic))
         async def agent(stream):  # type: ignore[no-untyped-def]
@@ -162,7 +162,10 @@ def test_a_slow_agent_holds_a_bounded_number_of_records(broker: str) -> None:
 
         async with running(app) as task:
             transport = transport_of(app)
-            full = lambda: [p.in_flight for p in transport.progress().values()] == [200, 200]  # noqa: E731
+
+            def full() -> bool:
+                return [p.in_flight for p in transport.progress().values()] == [200, 200]
+
             await until(full, watched=task)
             for _ in range(20):  # many fetch rounds later
                 await asyncio.sleep(0.01)
@@ -216,7 +219,7 @@ def test_a_paused_partition_waits_and_the_others_go_on(broker: str) -> None:
     async def run() -> None:
         topic = await new_topic(broker, 2)
         app = new_app(broker, unique("group"))
-        seen: dict[int, list[bytes]] = {0: [], 1: []}
+        seen: dict[int, list[bytes | None]] = {0: [], 1: []}
 
         @app.agent(batch_topic(app, topic))
         async def agent(stream):  # type: ignore[no-untyped-def]
@@ -282,7 +285,7 @@ def test_groups_take_everything_that_waits(broker: str) -> None:
         topic, group = await new_topic(broker, 4), unique("group")
         await publish(broker, topic, numbered(4, 500), per_batch=500)
         app = new_app(broker, group, max_batch=50)
-        seen: dict[int, list[bytes]] = defaultdict(list)
+        seen: dict[int, list[bytes | None]] = defaultdict(list)
         sizes = []
 
         @app.agent(batch_topic(app, topic))
@@ -336,7 +339,7 @@ def test_two_apps_share_a_process(broker: str) -> None:
         first, second, group = await new_topic(broker, 2), await new_topic(broker, 2), unique("group")
         await publish(broker, first, numbered(2, 400))
         one, two = new_app(broker, f"{group}-1", max_batch=100), new_app(broker, f"{group}-2", max_batch=100)
-        seen: dict[int, list[bytes]] = defaultdict(list)
+        seen: dict[int, list[bytes | None]] = defaultdict(list)
         async with Outputs(broker) as outputs:
 
             @one.agent(batch_topic(one, first))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -13,6 +14,8 @@ from streams.batches import PartitionBook, RecordBatch
 @dataclass(frozen=True)
 class _Record:
     offset: int
+    topic: str = "t"
+    partition: int = 0
     timestamp: int = 0
     key: bytes | None = None
     value: bytes | None = b""
@@ -24,14 +27,19 @@ def _hand_out(book: PartitionBook, first: int, last: int, next_offset: int | Non
     return book.hand_out(records, last + 1 if next_offset is None else next_offset, 1000)
 
 
+def _to_commit(book: PartitionBook) -> int | None:
+    """What may be committed now; read through a call, since type checkers hold a property to be constant."""
+    return book.committable
+
+
 def test_nothing_is_committed_over_an_unfinished_head() -> None:
     """Finishing 2..5 while 0..1 is in flight commits nothing; finishing 0..1 then commits all of it."""
     book = PartitionBook("t", 0)
     head, tail = _hand_out(book, 0, 1), _hand_out(book, 2, 5)
     tail.finish()
-    assert book.committable is None
+    assert _to_commit(book) is None
     head.finish()
-    assert book.committable == 6
+    assert _to_commit(book) == 6
 
 
 def test_an_unfinished_batch_at_the_committed_offset_holds_it() -> None:
@@ -40,7 +48,7 @@ def test_an_unfinished_batch_at_the_committed_offset_holds_it() -> None:
     book.committed = 2585
     _hand_out(book, 2585, 2585)
     _hand_out(book, 2586, 2588).finish()
-    assert book.committable is None
+    assert _to_commit(book) is None
 
 
 def test_a_gap_in_the_middle_is_not_skipped_later() -> None:
@@ -49,11 +57,11 @@ def test_a_gap_in_the_middle_is_not_skipped_later() -> None:
     first, held, last = _hand_out(book, 10, 11), _hand_out(book, 12, 12), _hand_out(book, 13, 15)
     last.finish()
     first.finish()
-    assert book.committable == 12
+    assert _to_commit(book) == 12
     book.committed = 12
-    assert book.committable is None
+    assert _to_commit(book) is None
     held.finish()
-    assert book.committable == 16
+    assert _to_commit(book) == 16
 
 
 def test_control_markers_are_passed_in_one_commit() -> None:
@@ -64,14 +72,14 @@ def test_control_markers_are_passed_in_one_commit() -> None:
     for transaction in range(200):
         first = transaction * 11
         _hand_out(book, first, first + 9, next_offset=first + 11).finish()
-    assert book.committable == 200 * 11
+    assert _to_commit(book) == 200 * 11
 
 
 def test_offsets_removed_by_compaction_are_passed_in_one_commit() -> None:
     """Records 3, 90 and 91 are all that is left of 0..199: finishing them commits 200."""
     book = PartitionBook("t", 0)
     book.hand_out([_Record(3), _Record(90), _Record(91)], 200, 200).finish()
-    assert book.committable == 200
+    assert _to_commit(book) == 200
 
 
 def test_a_marker_after_the_last_batch_waits_for_that_batch() -> None:
@@ -79,11 +87,11 @@ def test_a_marker_after_the_last_batch_waits_for_that_batch() -> None:
     book = PartitionBook("t", 0)
     batch = _hand_out(book, 0, 4)
     book.skip_to(6, 6)
-    assert book.committable is None
+    assert _to_commit(book) is None
     batch.finish()
-    assert book.committable == 6
+    assert _to_commit(book) == 6
     book.skip_to(8, 8)
-    assert book.committable == 8
+    assert _to_commit(book) == 8
 
 
 def test_finishing_after_revocation_has_no_effect() -> None:
@@ -94,7 +102,7 @@ def test_finishing_after_revocation_has_no_effect() -> None:
     assert batch.revoked
     assert not batch.start()
     batch.finish()
-    assert book.committable is None
+    assert _to_commit(book) is None
     assert book.records_in_flight == 0
 
 
@@ -107,9 +115,9 @@ def test_reading_again_forgets_what_was_handed_out_and_keeps_the_commit() -> Non
     book.read_from(2)
     stale.finish()
     assert stale.revoked
-    assert book.committable is None
+    assert _to_commit(book) is None
     _hand_out(book, 2, 7).finish()
-    assert book.committable == 8
+    assert _to_commit(book) == 8
 
 
 def test_lag_counts_from_what_is_finished_to_the_fetched_end() -> None:
@@ -128,7 +136,7 @@ def test_lag_counts_from_what_is_finished_to_the_fetched_end() -> None:
     order=st.randoms(use_true_random=False),
 )
 def test_the_commit_is_always_the_end_of_the_finished_prefix(
-    gaps: list[tuple[int, int]], order: object
+    gaps: list[tuple[int, int]], order: random.Random
 ) -> None:
     """Whatever the batch lengths, gaps and order of finishing, what may be committed is the end of the
     finished prefix.
@@ -139,7 +147,7 @@ def test_the_commit_is_always_the_end_of_the_finished_prefix(
         handed.append(_hand_out(book, offset, offset + length - 1, next_offset=offset + length + gap))
         offset += length + gap
     waiting = list(handed)
-    order.shuffle(waiting)  # type: ignore[attr-defined]
+    order.shuffle(waiting)
     for batch in waiting:
         batch.finish()
         prefix = 0
@@ -148,5 +156,5 @@ def test_the_commit_is_always_the_end_of_the_finished_prefix(
                 break
             prefix = candidate.next_offset
         assert (book.committable or 0) == prefix
-    assert book.committable == offset
+    assert _to_commit(book) == offset
     assert book.batches_in_flight == book.records_in_flight == 0

@@ -41,8 +41,9 @@ def test_it_serves_as_soon_as_it_has_started_and_is_gone_after() -> None:
         return await read(address, topic, 0, 2)
 
     with EmbeddedBroker() as broker:
-        assert broker.running
+        ran = broker.running
         assert asyncio.run(use(broker.address)) == [b"a", b"b"]
+    assert ran
     assert not broker.running
     assert not _listens(broker.port)
 

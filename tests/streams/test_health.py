@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import aiohttp
 import pytest
@@ -32,7 +33,7 @@ def test_checks_decide_the_status_and_are_named() -> None:
     """One failing check makes 503 of the whole answer, and the body says which one it is."""
     ready = {"model": (True, "lr 3"), "broker": (False, "no answer")}
     server = HealthServer(
-        lambda: b"", live={}, ready={name: (lambda r=result: r) for name, result in ready.items()}
+        lambda: b"", live={}, ready={name: partial(ready.__getitem__, name) for name in ready}
     )
 
     async def use(base: str) -> None:
@@ -46,6 +47,7 @@ def test_checks_decide_the_status_and_are_named() -> None:
             },
         }
         ready["broker"] = (True, "")
+        assert (await get(base + "/readyz"))[0] == 200
         status, body, _ = await get(base + "/livez")
         assert (status, json.loads(body)["status"]) == (200, "ok")
         assert (await get(base + "/other"))[0] == 404

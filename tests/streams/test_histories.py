@@ -313,7 +313,7 @@ def test_between_cuts_at_the_stated_times() -> None:
     times = np.arange(10, dtype=np.int64)
     ids = [str(number) for number in range(10)]
     batch = TransactionColumns(
-        ids, ids, ids, times, times, ids, {"mcc": list(ids)}, {"V1": times * 1.0}, times > 5
+        ids, ids, ids, times, times, ids, {"mcc": list(ids)}, {"V1": times.astype(np.float64)}, times > 5
     )
     (cut,) = between([batch, between_none(batch)], 3, 7)
     assert cut.transaction_id == ["3", "4", "5", "6"]

@@ -13,6 +13,8 @@ from streams.partitions import PartitionTasks
 @dataclass(frozen=True)
 class _Record:
     offset: int
+    topic: str = "t"
+    partition: int = 0
     timestamp: int = 0
     key: bytes | None = None
     value: bytes | None = b""

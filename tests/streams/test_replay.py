@@ -33,7 +33,7 @@ def columns(times: list[int], fraud: list[bool] | None = None) -> TransactionCol
         event_time=np.array(times, dtype=np.int64) + T0,
         amount_minor=np.arange(rows, dtype=np.int64),
         currency=["EUR"] * rows,
-        attributes={"V1": np.arange(rows) * 0.5},
+        attributes={"V1": np.arange(rows, dtype=np.float64) * 0.5},
         fraud=None if fraud is None else np.array(fraud),
     )
 

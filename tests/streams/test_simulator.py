@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,8 +20,14 @@ def joined(simulation: Simulation) -> tuple[TransactionColumns, np.ndarray]:
     batches = list(Simulator(simulation).patterns())
     columns = [batch for batch, _ in batches]
     whole = TransactionColumns(
-        **{name: [value for each in columns for value in getattr(each, name)] for name in NAMES},
-        **{name: np.concatenate([getattr(each, name) for each in columns]) for name in ARRAYS},
+        transaction_id=[value for each in columns for value in each.transaction_id],
+        card_id=[value for each in columns for value in each.card_id],
+        terminal_id=[value for each in columns for value in each.terminal_id],
+        event_time=np.concatenate([each.event_time for each in columns]),
+        amount_minor=np.concatenate([each.amount_minor for each in columns]),
+        currency=[value for each in columns for value in each.currency],
+        fraud=np.concatenate([each.fraud for each in columns if each.fraud is not None]),
+        labelled_at=np.concatenate([each.labelled_at for each in columns if each.labelled_at is not None]),
         texts={n: [v for each in columns for v in each.texts[n]] for n in ("mcc", "country", "channel")},
     )
     return whole, np.concatenate([pattern for _, pattern in batches])
@@ -124,9 +132,9 @@ def test_frauds_are_reported_late_and_not_all(stream: tuple[TransactionColumns, 
 
 def test_drift_changes_the_second_half_only() -> None:
     """Before the middle the drifting stream is the steady one; after it behaviour has changed."""
-    settings = {"seed": 3, "transactions": 200_000, "cards": 1_500, "terminals": 3_000, "days": 60}
-    steady, steady_pattern = joined(Simulation(**settings))
-    drifting, drifting_pattern = joined(Simulation(**settings, drift=True))
+    settings = Simulation(seed=3, transactions=200_000, cards=1_500, terminals=3_000, days=60)
+    steady, steady_pattern = joined(settings)
+    drifting, drifting_pattern = joined(replace(settings, drift=True))
     half = 100_000
     np.testing.assert_array_equal(steady.amount_minor[:half], drifting.amount_minor[:half])
     assert steady.card_id[:half] == drifting.card_id[:half]
