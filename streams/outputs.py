@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -60,6 +61,76 @@ class SendFailed(FraudstreamError):
         super().__init__(f"send to {topic}[{partition}] failed: {reason}")
 
 
+class _Lane:
+    """The way to one partition: what is handed in while a batch is under way goes together in the next one.
+
+    aiokafka sends one batch of a partition after the other, each in a request of its own; small batches of
+    several senders would queue for a round trip each.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._partition = partition
+        self._waiting: deque[tuple[Sequence[Output], asyncio.Future[int]]] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    def send(self, records: Sequence[Output]) -> asyncio.Future[int]:
+        """The offset after the last of `records`, once all of them are acknowledged."""
+        acknowledged: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((records, acknowledged))
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return acknowledged
+
+    async def _run(self) -> None:
+        while self._waiting:
+            taken = list(self._waiting)
+            self._waiting.clear()
+            try:
+                ends = await self._send([records for records, _ in taken])
+            except BaseException as error:
+                for _, acknowledged in taken:
+                    if not acknowledged.done():
+                        acknowledged.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for (_, acknowledged), end in zip(taken, ends, strict=True):
+                    if not acknowledged.done():
+                        acknowledged.set_result(end)
+
+    async def _send(self, groups: Sequence[Sequence[Output]]) -> list[int]:
+        """The offset after each group."""
+        producer, topic, partition = self._producer, self._topic, self._partition
+        if partition not in await producer.partitions_for(topic):
+            raise SendFailed(topic, partition, "there is no such partition")
+        sent: list[asyncio.Future[RecordMetadata]] = []
+        ends: list[tuple[int, int]] = []  # of each group: the batch it ends in, and after how many records
+        try:
+            batch = producer.create_batch()
+            for records in groups:
+                for record in records:
+                    headers = list(record.headers) if record.headers else _NO_HEADERS
+                    while (
+                        batch.append(
+                            timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=headers
+                        )
+                        is None
+                    ):
+                        sent.append(await producer.send_batch(batch, topic, partition=partition))
+                        batch = producer.create_batch()
+                ends.append((len(sent), batch.record_count()))
+            sent.append(await producer.send_batch(batch, topic, partition=partition))
+        finally:
+            # Every batch is waited for, also after a failure: nothing may still be on its way then.
+            results = await asyncio.gather(*sent, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [sent[batch_index].result().offset + count for batch_index, count in ends]
+
+
 class Outputs:
     """The producer of a process; `async with`, or `start` and `stop`.
 
@@ -101,7 +172,7 @@ class Outputs:
         self._security = dict(security or {})
         self._connections = connections
         self._started: list[AIOKafkaProducer] = []
-        self._entries: dict[tuple[str, int], asyncio.Lock] = {}
+        self._lanes: dict[tuple[str, int], _Lane] = {}
         self._assigned: dict[str, AIOKafkaProducer] = {}
 
     @property
@@ -157,7 +228,7 @@ class Outputs:
 
     async def stop(self) -> None:
         """Wait for what is under way, close the connections."""
-        producers, self._started, self._assigned = self._started, [], {}
+        producers, self._started, self._assigned, self._lanes = self._started, [], {}, {}
         await asyncio.gather(*(producer.stop() for producer in producers))
 
     async def partitions(self, topic: str) -> int:
@@ -195,10 +266,7 @@ class Outputs:
         # Every partition is waited for, also after a failure: nothing may still be on its way when the caller
         # gets to know.
         results = await asyncio.gather(
-            *(
-                self._send_group(self._producer_of(topic), topic, partition, group)
-                for (topic, partition), group in groups.items()
-            ),
+            *(self._lane(*destination).send(group) for destination, group in groups.items()),
             return_exceptions=True,
         )
         ends: dict[tuple[str, int], int] = {}
@@ -210,39 +278,11 @@ class Outputs:
             ends[destination] = result
         return ends
 
-    async def _send_group(
-        self, producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Output]
-    ) -> int:
-        if partition not in await producer.partitions_for(topic):
-            raise SendFailed(topic, partition, "there is no such partition")
-        acknowledgements: list[asyncio.Future[RecordMetadata]] = []
-        # One call at a time: when several wait for a place in the queue of a partition, aiokafka's clock of
-        # their timeout runs faster with every place that another one takes.
-        entry = self._entries.setdefault((topic, partition), asyncio.Lock())
-        try:
-            async with entry:
-                batch = producer.create_batch()
-                for record in records:
-                    while (
-                        batch.append(
-                            timestamp=record.timestamp_ms,
-                            key=record.key,
-                            value=record.value,
-                            headers=list(record.headers) if record.headers else _NO_HEADERS,
-                        )
-                        is None
-                    ):
-                        acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
-                        batch = producer.create_batch()
-                acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
-        finally:
-            results = await asyncio.gather(*acknowledgements, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        last: RecordMetadata = acknowledgements[-1].result()
-        end: int = last.offset + batch.record_count()
-        return end
+    def _lane(self, topic: str, partition: int) -> _Lane:
+        lane = self._lanes.get((topic, partition))
+        if lane is None:
+            lane = self._lanes[topic, partition] = _Lane(self._producer_of(topic), topic, partition)
+        return lane
 
     def _producer_of(self, topic: str) -> AIOKafkaProducer:
         """Always the same one for a topic, so that its partitions keep their order."""
