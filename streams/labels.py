@@ -116,6 +116,8 @@ class LabelState:
         self.late_offset = 0
         self.late_row = 0
         self.labels_until = NEVER
+        #: newest watermark among the rows that a score partition has, scored or waiting; not kept
+        self.seen: dict[int, int] = {}
         self._unscored: dict[str, int] = {}
         self._unscored_times: list[tuple[int, str]] = []
 
@@ -196,6 +198,8 @@ class LabelJoin:
         """Scored rows, read promptly: keeps alerted ones and moves the scoring watermark."""
         partition = rows.meta_int("score_partition")
         watermark = rows.meta_int("watermark")
+        if "seen" in rows.meta:
+            state.seen[partition] = max(rows.meta_int("seen"), state.seen.get(partition, NEVER))
         change = LabelStep(scored={partition: max(watermark, state.scored.get(partition, NEVER))})
         outcomes: list[tuple[str, Verdict]] = []
         alerts = np.flatnonzero(rows.bools("alert")) if len(rows) else np.empty(0, np.intp)
@@ -272,18 +276,18 @@ class LabelJoin:
             outcomes.append(_outcomes(row, [verdict.fraud], [known_at], [verdict.source]))
         return outcomes
 
-    def ripe(
-        self, state: LabelState, score_partition: int, *, labels_idle: bool, now_ms: int = FOREVER
-    ) -> int:
+    def ripe(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
         """Transactions scored in the score partition at a watermark up to this can be decided.
 
         The clock is the last label seen, since labels arrive in the order of `labelled_at`; more may come
-        with the same time. While no labels arrive it is what scoring may reach next, at most the wall clock.
+        with the same time. While no labels arrive it is the newest transaction that scoring has seen, as far
+        as scoring may get next: labels up to then were published before it.
         """
         clock = state.labels_until - 1
         if labels_idle:
             scored = state.scored.get(score_partition, NEVER)
-            clock = max(clock, scored, min(scored + self.policy.soonest_ms, now_ms))
+            seen = state.seen.get(score_partition, NEVER)
+            clock = max(clock, scored, min(scored + self.policy.soonest_ms, seen))
         return clock - self.policy.maturity_ms
 
     def told(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:

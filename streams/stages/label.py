@@ -158,7 +158,7 @@ class LabelWork:
         messages = 0
         while (head := await self._late.peek(wait_ms=self._late_wait())) is not None:
             offset, rows = head
-            ripe = self._join.ripe(self.state, rows.meta_int("score_partition"), labels_idle=idle, now_ms=now)
+            ripe = self._join.ripe(self.state, rows.meta_int("score_partition"), labels_idle=idle)
             decided, done = self._join.mature(self.state, step, rows, offset, ripe)
             outcomes += decided
             if done:

@@ -289,6 +289,7 @@ class ScoreWork:
         return {
             "score_partition": self._partition,
             "watermark": self._scored_until,
+            "seen": max(self._scored_until, self.waiting.newest),
             "models": [list(model) for model in self._deployment.models()],
         }
 
