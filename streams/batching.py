@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
@@ -231,6 +233,8 @@ def create_app(
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
+        # Faust makes a directory for its tables at start, in the current one unless told otherwise.
+        datadir=str(Path(tempfile.gettempdir()) / "fraudstream-faust"),
         table_standby_replicas=0,
         stream_recovery_delay=0.0,
         TableManager=_NoTables,
