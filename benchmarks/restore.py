@@ -16,11 +16,11 @@ import numpy as np
 
 from benchmarks import brokers, harness, kafka
 from models.spec import FeatureSpec
-from streams.card_core import CardState, TimeRules
-from streams.changelog import Changelog
-from streams.columns import Columns
-from streams.outputs import Outputs
+from streams.kafka.changelog import Changelog
+from streams.kafka.outputs import Outputs
 from streams.sections import Broker
+from streams.stages.card_core import CardState, TimeRules
+from streams.stages.columns import Columns
 
 TOPIC = "fraud.internal.card-state.v1"
 DAY = 86_400_000

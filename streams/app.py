@@ -22,16 +22,16 @@ from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from models.spec import FeatureSpec, SpecError
 from monitoring.metrics import Metrics
-from streams.batching import BatchingOptions, create_app
-from streams.connection import security_options
 from streams.errors import SettingsError
-from streams.model_feed import ModelFeed
-from streams.model_slots import build_learners
-from streams.outputs import Outputs
+from streams.kafka.batching import BatchingOptions, create_app
+from streams.kafka.connection import security_options
+from streams.kafka.outputs import Outputs
 from streams.sections import Broker
 from streams.settings import Settings
 from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
+from streams.stages.model_feed import ModelFeed
+from streams.stages.model_slots import build_learners
 from streams.topics import Catalogue
 
 #: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
@@ -114,7 +114,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
 
 
 def credentials(broker: Broker) -> Credentials | None:
-    """`streams.connection.security_options` in Faust's terms; None for a plain connection."""
+    """`streams.kafka.connection.security_options` in Faust's terms; None for a plain connection."""
     options = security_options(broker)
     if broker.security.startswith("SASL"):
         return SASLCredentials(

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from streams.commands.alerts import alerts
+from streams.commands.config_command import config
 from streams.commands.dead_letters import dead_letters
 from streams.commands.doctor import doctor
 from streams.commands.models import models
@@ -34,7 +35,6 @@ from streams.commands.options import (
 )
 from streams.commands.replay import replay
 from streams.commands.topics import topics
-from streams.config_command import config
 from streams.errors import FraudstreamError, TopicMismatch, TopicMissing
 from streams.settings import Settings, load
 
@@ -127,7 +127,7 @@ def worker(
 
 async def _require_topics(settings: Settings) -> None:
     """Refuse to start where a worker would wait for topics, or restore state of other partitions."""
-    from streams.admin import describe_topics
+    from streams.commands.admin import describe_topics
 
     presences = await describe_topics(settings)
     missing = [each.topic.name for each in presences if not each.partitions]
@@ -157,7 +157,7 @@ def broker(port: int) -> None:
 
     It speaks Kafka's protocol and keeps everything in memory: when it stops, topics and offsets are gone.
     """
-    from streams.broker import run_in_foreground
+    from streams.kafka.broker import run_in_foreground
 
     code = run_in_foreground(port, started=lambda address: click.echo(f"listening on {address}", err=True))
     raise click.exceptions.Exit(code)
@@ -194,12 +194,12 @@ def backtest(
 
     FILES are CSV, Parquet or JSONL, in order. Everything before --from warms the windows and the models up.
     """
-    from streams import backtest_report
     from streams.app import feature_spec
-    from streams.backtest import Backtest
-    from streams.histories import count_rows, id_column, read_history
-    from streams.progress import progress_bar
-    from streams.transaction_columns import between
+    from streams.commands.progress import progress_bar
+    from streams.history import backtest_report
+    from streams.history.backtest import Backtest
+    from streams.history.reading import count_rows, id_column, read_history
+    from streams.history.transaction_columns import between
 
     run = Backtest(settings, feature_spec(settings), label_delay=duration("--label-delay", label_delay))
     batches = read_history(files, mapping)
@@ -262,8 +262,8 @@ def demo(
     The stream lasts 30 days of event time. Exit code 0 only if every transaction published is accounted for.
     """
     from streams import demo as whole
-    from streams.histories import count_rows, read_history
-    from streams.simulator import Simulation, Simulator
+    from streams.history.reading import count_rows, read_history
+    from streams.history.simulator import Simulation, Simulator
 
     settings = load(config)
     if files:

@@ -28,18 +28,18 @@ from rich.live import Live
 from rich.table import Table
 
 from monitoring.quality import average_precision
-from streams.admin import create_topics
-from streams.analysts import Analysts
 from streams.app import catalogue_of, feature_spec
-from streams.broker import EmbeddedBroker
-from streams.codecs import encode
-from streams.connection import client_options
+from streams.commands.admin import create_topics
+from streams.contract.codecs import encode
 from streams.errors import FraudstreamError
-from streams.outputs import Output, Outputs, partition_for
-from streams.replay import Pace, ReplayTopics, replay
+from streams.history.analysts import Analysts
+from streams.history.replay import Pace, ReplayTopics, replay
+from streams.history.transaction_columns import TransactionColumns
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.connection import client_options
+from streams.kafka.outputs import Output, Outputs, partition_for
 from streams.settings import Settings
 from streams.topics import Catalogue
-from streams.transaction_columns import TransactionColumns
 
 #: One worker decides, the other learns and observes, so that learning takes no time from scoring.
 _WORKERS = (("card", "score", "label"), ("learn", "observe"))

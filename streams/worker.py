@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack
 
 from monitoring.metrics import CONTENT_TYPE
 from streams.app import STAGES, Flow, build
-from streams.batching import transport_of
 from streams.health import HealthServer, Progress
-from streams.hosting import run_apps
-from streams.partitions import PartitionTasks
+from streams.kafka.batching import transport_of
+from streams.kafka.hosting import run_apps
 from streams.settings import Settings
-from streams.warm_up import warm_up
+from streams.stages.partitions import PartitionTasks
+from streams.stages.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import msgspec
 
 from streams.commands.options import examples, run_async, with_settings
 from streams.commands.tables import printable
-from streams.currencies import EXPONENTS
-from streams.records import Alert
+from streams.contract.currencies import EXPONENTS
+from streams.contract.records import Alert
 from streams.settings import Settings
 from streams.times import rfc3339
 
@@ -40,7 +40,7 @@ def tail(settings: Settings, from_beginning: bool, limit: int | None, as_json: b
 
 
 async def _tail(settings: Settings, from_beginning: bool, limit: int | None, as_json: bool) -> None:
-    from streams.clients import follow
+    from streams.kafka.clients import follow
 
     shown = 0
     decoder = msgspec.json.Decoder(Alert)

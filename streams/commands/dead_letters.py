@@ -12,12 +12,12 @@ import msgspec
 
 from streams.commands.options import DATE, examples, moment, run_async, with_settings
 from streams.commands.tables import printable, row, show, table
-from streams.rejections import CODES
+from streams.contract.rejections import CODES
 from streams.settings import Settings
 from streams.times import rfc3339
 
 if TYPE_CHECKING:
-    from streams.redrive import DeadLetter, Redriven
+    from streams.contract.redrive import DeadLetter, Redriven
 
 _SLICE = 500
 _REASONS = {
@@ -71,8 +71,8 @@ def list_(settings: Settings, limit: int, as_json: bool) -> None:
 
 
 async def _read(settings: Settings, limit: int) -> tuple[list[DeadLetter], Counter[str]]:
-    from streams.clients import read_all
-    from streams.redrive import describe
+    from streams.contract.redrive import describe
+    from streams.kafka.clients import read_all
 
     # By partition: the latest of all are among the latest of each.
     latest: dict[int, deque[DeadLetter]] = {}
@@ -145,10 +145,10 @@ async def _redrive(
     before: int | None,
     dry_run: bool,
 ) -> Redriven:
-    from streams.clients import admin_client, connect, read_all
-    from streams.connection import security_options
-    from streams.outputs import Output, Outputs
-    from streams.redrive import Plan, Redriven, Selection, output
+    from streams.contract.redrive import Plan, Redriven, Selection, output
+    from streams.kafka.clients import admin_client, connect, read_all
+    from streams.kafka.connection import security_options
+    from streams.kafka.outputs import Output, Outputs
 
     broker, topic = settings.broker, settings.topics.dead_letters
     inputs = (settings.topics.transactions, settings.topics.labels, settings.topics.feedback)

@@ -22,7 +22,7 @@ def doctor(config: Path | None, broker: str | None, as_json: bool) -> None:
 
     Exit code 1 if a check failed. Nothing is changed.
     """
-    from streams.diagnosis import diagnose
+    from streams.commands.diagnosis import diagnose
 
     checks = run_async(diagnose(config, broker))
     well = all(check.status != "failed" for check in checks)

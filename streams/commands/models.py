@@ -16,7 +16,7 @@ from streams.settings import Settings
 from streams.times import rfc3339
 
 if TYPE_CHECKING:
-    from streams.model_versions import ModelVersion
+    from streams.commands.model_versions import ModelVersion
 
 
 class NoSuchModel(FraudstreamError):
@@ -37,7 +37,7 @@ def list_(settings: Settings, as_json: bool) -> None:
 
     A model of the settings that is not listed has learned nothing yet: rules stand in for it.
     """
-    from streams.model_versions import read_versions
+    from streams.commands.model_versions import read_versions
 
     _show(run_async(read_versions(settings)), as_json)
 
@@ -47,7 +47,7 @@ def list_(settings: Settings, as_json: bool) -> None:
 @with_settings(data=True)
 def history(settings: Settings, name: str, as_json: bool) -> None:
     """List every version of model NAME that is still on the topic, the latest last."""
-    from streams.model_versions import read_versions
+    from streams.commands.model_versions import read_versions
 
     versions = run_async(read_versions(settings, lambda found, _: found == name))
     if not versions:
@@ -62,7 +62,7 @@ def history(settings: Settings, name: str, as_json: bool) -> None:
 @with_settings(data=True)
 def show_(settings: Settings, model: str, as_json: bool) -> None:
     """Show one version in full, the latest if none is given: origin, digests, quality, offsets learned."""
-    from streams.model_versions import read_versions
+    from streams.commands.model_versions import read_versions
 
     name, slash, number = model.partition("/")
     if slash and not (number.isascii() and number.isdigit()):

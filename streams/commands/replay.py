@@ -15,7 +15,7 @@ from streams.settings import Settings
 from streams.times import rfc3339
 
 if TYPE_CHECKING:
-    from streams.replay import ReplaySummary
+    from streams.history.replay import ReplaySummary
 
 
 @click.command(
@@ -74,13 +74,13 @@ async def _replay(
     label_delay: int,
     mapping: str | None,
 ) -> ReplaySummary:
-    from streams.clients import connect, partitions_of
-    from streams.connection import security_options
-    from streams.histories import count_rows, read_history
-    from streams.outputs import Outputs
-    from streams.progress import progress_bar
-    from streams.replay import Pace, ReplayTopics
-    from streams.replay import replay as publish
+    from streams.commands.progress import progress_bar
+    from streams.history.reading import count_rows, read_history
+    from streams.history.replay import Pace, ReplayTopics
+    from streams.history.replay import replay as publish
+    from streams.kafka.clients import connect, partitions_of
+    from streams.kafka.connection import security_options
+    from streams.kafka.outputs import Outputs
 
     topics = ReplayTopics(settings.topics.transactions, settings.topics.labels)
     for topic in (topics.transactions, topics.labels):

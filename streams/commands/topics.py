@@ -29,7 +29,7 @@ def create(settings: Settings, as_json: bool) -> None:
     Names, partitions, replication and retention are settings ([topics]). A topic that exists with another
     number of partitions is refused, and nothing is created.
     """
-    from streams import admin
+    from streams.commands import admin
 
     created = run_async(admin.create_topics(settings))
     if as_json:
@@ -45,7 +45,7 @@ def create(settings: Settings, as_json: bool) -> None:
 @with_settings(data=True)
 def list_(settings: Settings, as_json: bool) -> None:
     """List the topics with key, partitions, clean-up, writers and readers, and whether they exist."""
-    from streams import admin
+    from streams.commands import admin
 
     presences = run_async(admin.describe_topics(settings))
     if as_json:

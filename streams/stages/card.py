@@ -4,7 +4,7 @@ Reads transactions (key: card). Decodes them, sends what cannot be used to the d
 adds the features of the transaction and of the card's windows. Writes the rows to the hop topic, keyed by the
 last entity (the terminal).
 
-State by partition: recent transaction ids, watermark, card windows (`streams.card_core`). Order: rows keep
+State by partition: recent transaction ids, watermark, card windows (`card_core.py`). Order: rows keep
 the order of the partition. A batch that is read again after a crash gives the same rows; the score stage
 drops what it has seen.
 """
@@ -15,18 +15,18 @@ import faust
 import numpy as np
 
 from models.admission import DUPLICATE, LATE
-from streams.batches import RecordBatch
-from streams.batching import batch_topic, batches
-from streams.card_core import CardCore, CardState, TimeRules
-from streams.changelog import Changelog
-from streams.codecs import TransactionDecoder
-from streams.columns import Columns
-from streams.dead_letters import DeadLetterLimit, dead_letter
-from streams.outputs import Output
-from streams.partitions import PartitionTasks
-from streams.rows import from_transactions, hop_partitions
+from streams.contract.codecs import TransactionDecoder
+from streams.contract.dead_letters import DeadLetterLimit, dead_letter
+from streams.kafka.batches import RecordBatch
+from streams.kafka.batching import batch_topic, batches
+from streams.kafka.changelog import Changelog
+from streams.kafka.outputs import Output
 from streams.settings import Settings
+from streams.stages.card_core import CardCore, CardState, TimeRules
+from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, failpoint, follow_assignment
+from streams.stages.partitions import PartitionTasks
+from streams.stages.rows import from_transactions, hop_partitions
 
 #: Transactions worked on at once; bounds the size of a message to the hop.
 MOST_ROWS = 4096

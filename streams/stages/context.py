@@ -12,10 +12,10 @@ import faust
 
 from models.spec import FeatureSpec
 from monitoring.metrics import Metrics
-from streams.batching import transport_of
-from streams.outputs import Outputs
-from streams.partitions import PartitionTasks, Work
+from streams.kafka.batching import transport_of
+from streams.kafka.outputs import Outputs
 from streams.settings import Settings
+from streams.stages.partitions import PartitionTasks, Work
 from streams.topics import Catalogue
 
 

@@ -5,7 +5,7 @@ scoring watermark, and again when they mature. The second reading is a consumer 
 its position is part of the state. Writes outcomes (one partition, for the learners) and known frauds (key:
 last entity, for the windows), which also carry how far everything is decided.
 
-State by partition: labels not yet used, alerted rows, the position of the late reading (`streams.labels`). A
+State by partition: labels not yet used, alerted rows, the position of the late reading (`label_core.py`). A
 batch read again after a crash may give an outcome twice; the windows ignore the second, the learn stage drops
 outcomes it has seen.
 """
@@ -20,20 +20,20 @@ import faust
 import numpy as np
 
 from monitoring.metrics import bounded_source
-from streams import columns
-from streams.alignment import NEVER
-from streams.batches import RecordBatch
-from streams.batching import TP, batch_topic, batches, transport_of
-from streams.changelog import Changelog
-from streams.codecs import FeedbackDecoder, LabelDecoder, Rejected
-from streams.columns import Columns
-from streams.connection import client_options
-from streams.dead_letters import dead_letter
-from streams.labels import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
-from streams.outputs import Output
-from streams.partitions import PartitionTasks
+from streams.contract.codecs import FeedbackDecoder, LabelDecoder, Rejected
+from streams.contract.dead_letters import dead_letter
+from streams.kafka.batches import RecordBatch
+from streams.kafka.batching import TP, batch_topic, batches, transport_of
+from streams.kafka.changelog import Changelog
+from streams.kafka.connection import client_options
+from streams.kafka.outputs import Output
 from streams.settings import Settings
+from streams.stages import columns
+from streams.stages.alignment import NEVER
+from streams.stages.columns import Columns
 from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.stages.label_core import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
+from streams.stages.partitions import PartitionTasks
 
 #: Records taken at once.
 MOST_RECORDS = 4096

@@ -3,7 +3,7 @@
 Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic,
 keyed `name/version`; the oldest are tombstoned.
 
-State: the learners, the outcomes that have not taken effect, the position (`streams.learning`), in one
+State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
 checkpoint. Batches are finished only when a checkpoint covers them, so that a restarted stage neither learns
 twice nor misses an outcome, and publishes the same versions again.
 """
@@ -16,18 +16,18 @@ import pickle
 import faust
 
 from models.snapshot import Snapshot, encode
-from streams import columns
-from streams.alignment import NEVER
-from streams.batches import RecordBatch
-from streams.batching import batch_topic, batches
-from streams.changelog import Changelog
-from streams.learning import LearnCore, LearnRules, LearnState
-from streams.model_feed import model_key
-from streams.model_slots import build_learners
-from streams.outputs import Output
-from streams.partitions import PartitionTasks
+from streams.kafka.batches import RecordBatch
+from streams.kafka.batching import batch_topic, batches
+from streams.kafka.changelog import Changelog
+from streams.kafka.outputs import Output
 from streams.settings import Settings
+from streams.stages import columns
+from streams.stages.alignment import NEVER
 from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.stages.learn_core import LearnCore, LearnRules, LearnState
+from streams.stages.model_feed import model_key
+from streams.stages.model_slots import build_learners
+from streams.stages.partitions import PartitionTasks
 
 #: Messages of outcomes taken at once.
 MOST_MESSAGES = 64

@@ -19,13 +19,13 @@ import numpy.typing as npt
 from monitoring.drift import DriftMonitor
 from monitoring.funnel import AlertFunnel
 from monitoring.live_quality import RoleQuality
-from streams import columns
-from streams.alignment import NEVER
-from streams.batches import RecordBatch
-from streams.batching import batch_topic, batches
-from streams.codecs import FeedbackDecoder, encode
-from streams.columns import Columns
-from streams.outputs import Output
+from streams.contract.codecs import FeedbackDecoder, encode
+from streams.kafka.batches import RecordBatch
+from streams.kafka.batching import batch_topic, batches
+from streams.kafka.outputs import Output
+from streams.stages import columns
+from streams.stages.alignment import NEVER
+from streams.stages.columns import Columns
 from streams.stages.context import StageContext
 from streams.times import DAY, HOUR
 

@@ -5,8 +5,8 @@ and the scored rows for the stages that learn and observe; all keyed by card, on
 came from.
 
 State by partition: terminal windows with known frauds, the last offset scored of every card partition, model
-versions (`streams.score_core`). Rows wait until every input has reached their event time, unless they are
-live (`streams.alignment`). A batch read again after a crash is scored with the versions that were in use, so
+versions (`score_core.py`). Rows wait until every input has reached their event time, unless they are
+live (`alignment.py`). A batch read again after a crash is scored with the versions that were in use, so
 that it gives the same scores.
 """
 
@@ -24,22 +24,22 @@ import numpy as np
 from models.deployment import Shadow
 from models.policy import ThresholdPolicy
 from models.reasons import explain
-from streams import columns
-from streams.alignment import FOREVER, NEVER, EventTimeGate
-from streams.batches import RecordBatch
-from streams.batching import batch_topic, batches
-from streams.changelog import Changelog
-from streams.codecs import encode
-from streams.columns import Columns
-from streams.model_feed import ModelFeed
-from streams.model_slots import initial_deployment
-from streams.outputs import Output
-from streams.partitions import PartitionTasks
-from streams.records import ModelRef, Reason, Score, alert_of
-from streams.score_core import ScoreCore, ScoreState, ScoreStep
-from streams.score_lines import ScoreFrame, score_lines
+from streams.contract.codecs import encode
+from streams.contract.records import ModelRef, Reason, Score, alert_of
+from streams.kafka.batches import RecordBatch
+from streams.kafka.batching import batch_topic, batches
+from streams.kafka.changelog import Changelog
+from streams.kafka.outputs import Output
+from streams.stages import columns
+from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
+from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, failpoint, follow_assignment
-from streams.waiting_rows import WaitingRows
+from streams.stages.model_feed import ModelFeed
+from streams.stages.model_slots import initial_deployment
+from streams.stages.partitions import PartitionTasks
+from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
+from streams.stages.score_lines import ScoreFrame, score_lines
+from streams.stages.waiting_rows import WaitingRows
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import asyncio
 import os
 import sys
 
-from streams.batching import batch_topic, batches
-from streams.hosting import run_apps
+from streams.kafka.batching import batch_topic, batches
+from streams.kafka.hosting import run_apps
 from tests.streams.clients import new_app
 
 

@@ -13,8 +13,8 @@ import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from streams.batching import BatchingOptions, create_app
-from streams.hosting import run_apps
+from streams.kafka.batching import BatchingOptions, create_app
+from streams.kafka.hosting import run_apps
 
 #: The shortest session the test brokers allow: joining a group takes half of it on the embedded one.
 SESSION_TIMEOUT = 1.0

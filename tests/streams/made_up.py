@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.spec import FeatureSpec
-from streams.card_core import TimeRules
-from streams.columns import Columns
-from streams.records import Transaction
-from streams.rows import from_transactions
+from streams.contract.records import Transaction
+from streams.history.transaction_columns import NEVER, TransactionColumns
 from streams.settings import Settings
-from streams.transaction_columns import NEVER, TransactionColumns
+from streams.stages.card_core import TimeRules
+from streams.stages.columns import Columns
+from streams.stages.rows import from_transactions
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.alignment import FOREVER, NEVER, EventTimeGate
+from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
 
 
 def gate() -> EventTimeGate:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from streams.analysts import Analysts
+from streams.history.analysts import Analysts
 from streams.times import HOUR
 
 

@@ -7,10 +7,19 @@ from collections import defaultdict
 
 import pytest
 
-from streams.batching import TP, RecordBatch, batch_groups, batch_topic, batches, transport_of
-from streams.hosting import AppCrashed, run_apps
-from streams.outputs import Output, Outputs, SendFailed
-from tests.streams.clients import committed, new_app, new_topic, numbered, publish, running, unique, until
+from streams.kafka.batching import TP, RecordBatch, batch_groups, batch_topic, batches, transport_of
+from streams.kafka.hosting import AppCrashed, run_apps
+from streams.kafka.outputs import Output, Outputs, SendFailed
+from tests.streams.clients import (
+    committed,
+    new_app,
+    new_topic,
+    numbered,
+    publish,
+    running,
+    unique,
+    until,
+)
 
 pytestmark = pytest.mark.broker
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.batches import PartitionBook, RecordBatch
+from streams.kafka.batches import PartitionBook, RecordBatch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from streams.batching import batch_topic, batches, transport_of
+from streams.kafka.batching import batch_topic, batches, transport_of
 from tests.streams.clients import committed, new_app, new_topic, running, unique, until
 
 pytestmark = [

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.batching import TP, batch_topic, batches, transport_of
+from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from tests.streams.clients import (
     committed,
     new_app,

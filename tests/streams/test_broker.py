@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import BrokerUnavailable, EmbeddedBroker
+from streams.kafka.broker import BrokerUnavailable, EmbeddedBroker
 from tests.streams.clients import new_topic, publish, read
 
 pytestmark = pytest.mark.broker
@@ -78,7 +78,7 @@ def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_dies_with_its_parent() -> None:
     """A process killed with SIGKILL leaves no broker behind."""
     program = (
-        "import time; from streams.broker import EmbeddedBroker;"
+        "import time; from streams.kafka.broker import EmbeddedBroker;"
         "print(EmbeddedBroker().start().port, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
@@ -99,7 +99,7 @@ def test_the_foreground_broker_ends_on_a_signal(number: signal.Signals, code: in
     with EmbeddedBroker() as probe:
         port = probe.port
     program = (
-        "import sys; from streams.broker import run_in_foreground as run;"
+        "import sys; from streams.kafka.broker import run_in_foreground as run;"
         f"sys.exit(run({port}, started=lambda address: print(address, flush=True)))"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from models.admission import ACCEPTED, DUPLICATE, LATE
-from streams.card_core import CardCore, CardState
-from streams.columns import Columns
-from streams.rows import from_history
+from streams.stages.card_core import CardCore, CardState
+from streams.stages.columns import Columns
+from streams.stages.rows import from_history
 from tests.streams.made_up import HOUR, RULES, SPEC, START, history, rows, transaction
 
 

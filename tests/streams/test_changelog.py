@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from streams import changelog as module
-from streams.changelog import Changelog, ChangelogError
-from streams.outputs import Output
+from streams.kafka import changelog as module
+from streams.kafka.changelog import Changelog, ChangelogError
+from streams.kafka.outputs import Output
 from streams.sections import Broker
 
 BUCKETS = 3

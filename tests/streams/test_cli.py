@@ -19,10 +19,10 @@ from models.snapshot import encode as encode_snapshot
 from models.snapshot import make
 from models.spec import FeatureSpec
 from streams.cli import main
-from streams.dead_letters import ATTEMPT, dead_letter
-from streams.model_feed import model_key
-from streams.outputs import Output, Outputs
-from streams.records import Alert, ModelRef, Reason, Rejection
+from streams.contract.dead_letters import ATTEMPT, dead_letter
+from streams.contract.records import Alert, ModelRef, Reason, Rejection
+from streams.kafka.outputs import Output, Outputs
+from streams.stages.model_feed import model_key
 from tests.streams.clients import read, unique
 
 _TOPICS = (

@@ -10,9 +10,9 @@ import pytest
 import xxhash
 from aiokafka.structs import ConsumerRecord
 
-from streams.codecs import LabelDecoder, TransactionDecoder, encode, hash_ids
-from streams.currencies import CANONICAL, EXPONENTS
-from streams.records import (
+from streams.contract.codecs import LabelDecoder, TransactionDecoder, encode, hash_ids
+from streams.contract.currencies import CANONICAL, EXPONENTS
+from streams.contract.records import (
     Alert,
     Label,
     ModelRef,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.columns import Columns, ColumnsError, concat, decode
+from streams.stages.columns import Columns, ColumnsError, concat, decode
 
 
 def sample(n: int, seed: int = 0) -> Columns:

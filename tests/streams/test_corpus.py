@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from streams.codecs import Decoder, FeedbackDecoder, LabelDecoder, TransactionDecoder, encode
-from streams.dead_letters import dead_letter
-from streams.records import Feedback, Label, Rejection, Transaction
-from streams.rejections import CODES
+from streams.contract.codecs import Decoder, FeedbackDecoder, LabelDecoder, TransactionDecoder, encode
+from streams.contract.dead_letters import dead_letter
+from streams.contract.records import Feedback, Label, Rejection, Transaction
+from streams.contract.rejections import CODES
 from tests.streams.sources import FEEDBACK, LABEL, TRANSACTION, Source, changed
 
 TRANSACTIONS = TransactionDecoder()

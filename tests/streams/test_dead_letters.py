@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from streams.cards import is_card_number, luhn, redact, redact_text
-from streams.dead_letters import DeadLetterLimit, attempt, dead_letter
+from streams.contract.cards import is_card_number, luhn, redact, redact_text
+from streams.contract.dead_letters import DeadLetterLimit, attempt, dead_letter
+from streams.contract.records import Rejection
 from streams.errors import TooManyDeadLetters
-from streams.outputs import Output
-from streams.records import Rejection
+from streams.kafka.outputs import Output
 from tests.streams.sources import TRANSACTION, Source, changed
 
 BAD = Rejection("bad_json", "not one JSON value")

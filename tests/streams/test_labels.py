@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from streams.columns import Columns
-from streams.labels import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
-from streams.records import Feedback, Label
+from streams.contract.records import Feedback, Label
+from streams.stages.columns import Columns
+from streams.stages.label_core import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
 
 MATURITY, EXPIRY = 100, 1000
 Outcome = tuple[str, bool, int, str]

@@ -10,8 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from models.learners.logistic import LogisticLearner
-from streams.columns import Columns
-from streams.learning import LearnCore, LearnRules, LearnState
+from streams.stages.columns import Columns
+from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 
 EVERY = 10
 CORE = LearnCore(LearnRules(publish_every_ms=EVERY, spec_digest="0" * 16))

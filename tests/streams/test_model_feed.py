@@ -9,9 +9,9 @@ import pytest
 
 from models.learners.logistic import LogisticLearner
 from models.snapshot import Snapshot, encode, make
-from streams.model_feed import ModelFeed, model_key
-from streams.outputs import Output, Outputs
+from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
+from streams.stages.model_feed import ModelFeed, model_key
 from tests.streams.clients import new_topic
 
 pytestmark = pytest.mark.broker

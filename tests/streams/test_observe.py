@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from streams.columns import Columns, ColumnsError
+from streams.stages.columns import Columns, ColumnsError
 from streams.stages.observe import ObserveCore, by_model
 from streams.times import DAY, HOUR
 from tests.streams.made_up import START

@@ -10,8 +10,8 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.broker import EmbeddedBroker
-from streams.outputs import Output, Outputs, SendFailed, partition_for
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.outputs import Output, Outputs, SendFailed, partition_for
 from tests.streams.clients import new_topic, read
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streams.batches import PartitionBook, RecordBatch
-from streams.partitions import PartitionTasks
+from streams.kafka.batches import PartitionBook, RecordBatch
+from streams.stages.partitions import PartitionTasks
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.codecs import LabelDecoder, TransactionDecoder
-from streams.delayed_labels import DelayedLabels
-from streams.outputs import Outputs, partition_for
-from streams.progress import progress_bar
-from streams.records import Label, Transaction
-from streams.replay import Pace, ReplaySummary, ReplayTopics, replay
-from streams.simulator import Simulation, Simulator
+from streams.commands.progress import progress_bar
+from streams.contract.codecs import LabelDecoder, TransactionDecoder
+from streams.contract.records import Label, Transaction
+from streams.history.delayed_labels import DelayedLabels
+from streams.history.replay import Pace, ReplaySummary, ReplayTopics, replay
+from streams.history.simulator import Simulation, Simulator
+from streams.history.transaction_columns import TransactionColumns
+from streams.kafka.outputs import Outputs, partition_for
 from streams.times import DAY, HOUR
-from streams.transaction_columns import TransactionColumns
 from tests.streams.clients import new_topic
 
 T0 = 1_735_689_600_000

@@ -7,10 +7,10 @@ import pytest
 import xxhash
 
 from models.spec import FeatureSpec
+from streams.contract.records import Transaction
 from streams.errors import SettingsError
-from streams.records import Transaction
-from streams.rows import from_history, from_transactions, hashes, hop_partitions
-from streams.transaction_columns import TransactionColumns
+from streams.history.transaction_columns import TransactionColumns
+from streams.stages.rows import from_history, from_transactions, hashes, hop_partitions
 from tests.streams.made_up import START
 
 SPEC = FeatureSpec.from_mapping(

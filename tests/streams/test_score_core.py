@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from streams.card_core import CardCore, CardState
-from streams.columns import Columns
-from streams.model_slots import initial_deployment
-from streams.rows import from_history
-from streams.score_core import ScoreCore, ScoreState, ScoreStep, in_score_order
+from streams.stages.card_core import CardCore, CardState
+from streams.stages.columns import Columns
+from streams.stages.model_slots import initial_deployment
+from streams.stages.rows import from_history
+from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep, in_score_order
 from tests.streams.made_up import HOUR, RULES, SPEC, history, settings
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.codecs import encode
-from streams.records import ModelRef, Score, ShadowScore
-from streams.score_lines import ScoreFrame, score_lines
+from streams.contract.codecs import encode
+from streams.contract.records import ModelRef, Score, ShadowScore
+from streams.stages.score_lines import ScoreFrame, score_lines
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(min_size=1, max_size=8)

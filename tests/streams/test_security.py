@@ -9,8 +9,8 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from streams.app import build
-from streams.connection import security_options
-from streams.outputs import Outputs
+from streams.kafka.connection import security_options
+from streams.kafka.outputs import Outputs
 from streams.settings import load
 
 

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from streams.config_command import config
-from streams.connection import client_options
+from streams.commands.config_command import config
 from streams.errors import SettingsError
+from streams.kafka.connection import client_options
 from streams.settings import Settings, known_keys, load
 
 HOUR = 3_600_000

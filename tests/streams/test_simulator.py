@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streams.cards import is_card_number
-from streams.simulator import CARD, GENUINE, LARGE, TERMINAL, TESTING, Simulation, Simulator
+from streams.contract.cards import is_card_number
+from streams.history.simulator import CARD, GENUINE, LARGE, TERMINAL, TESTING, Simulation, Simulator
+from streams.history.transaction_columns import NEVER, TransactionColumns
 from streams.times import DAY, HOUR, MINUTE
-from streams.transaction_columns import NEVER, TransactionColumns
 
 WORLD = Simulation(seed=3, transactions=120_000, cards=1_500, terminals=3_000, days=60)
 NAMES = ("transaction_id", "card_id", "terminal_id", "currency")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.connection import client_options
+from streams.contract.rejections import CODES
 from streams.errors import TopicMismatch, TopicRefused
-from streams.rejections import CODES
+from streams.kafka.connection import client_options
 from streams.settings import Settings, load
 from streams.topics import Catalogue
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from streams.alignment import FOREVER, NEVER
-from streams.columns import Columns
-from streams.waiting_rows import WaitingRows
+from streams.stages.alignment import FOREVER, NEVER
+from streams.stages.columns import Columns
+from streams.stages.waiting_rows import WaitingRows
 
 
 def part(partition: int, offsets: list[int], watermarks: list[int], cards: list[int]) -> Columns:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from models import window_kernels
 from streams.app import feature_spec
-from streams.backtest import Backtest
+from streams.history.backtest import Backtest
 from streams.settings import Settings
-from streams.warm_up import warm_up
+from streams.stages.warm_up import warm_up
 from tests.streams.made_up import SPEC, history, settings
 
 

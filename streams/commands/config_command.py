@@ -1,0 +1,59 @@
+"""`fraudstream config check` and `config show`: the settings as they come together, without a broker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from streams.errors import SettingsError
+from streams.settings import Settings, load
+
+
+@click.group()
+def config() -> None:
+    """Validate the settings, or print what they come to."""
+
+
+_FILE = click.option(
+    "--config", "path", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML)."
+)
+_BROKER = click.option("--broker", metavar="HOST:PORT", help="Kafka broker; overrides broker.bootstrap.")
+
+
+@config.command()
+@_FILE
+@_BROKER
+def check(path: Path | None, broker: str | None) -> None:
+    """Exit 0 if the settings can be carried out, else name every mistake."""
+    # Faust and River take a second to import, which the other commands of this group need not wait for.
+    from streams.app import feature_spec
+    from streams.stages.model_slots import build_learners
+
+    settings = _load(path, broker)
+    try:
+        build_learners(settings.models, feature_spec(settings))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"settings are valid, digest {settings.digest}")
+
+
+@config.command()
+@_FILE
+@_BROKER
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of TOML.")
+def show(path: Path | None, broker: str | None, as_json: bool) -> None:
+    """Print every setting with its value, secrets hidden."""
+    settings = _load(path, broker)
+    if as_json:
+        click.echo(json.dumps({"digest": settings.digest, **settings.shown()}, indent=2))
+    else:
+        click.echo(f"# digest {settings.digest}\n{settings.as_toml()}", nl=False)
+
+
+def _load(path: Path | None, broker: str | None) -> Settings:
+    try:
+        return load(path, {"broker.bootstrap": broker})
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,1 @@
+"""What users see: the records, their JSON, and what becomes of those that cannot be used."""

@@ -1,0 +1,1 @@
+"""Kafka and Faust: batches in, awaited outputs, state topics, the embedded broker."""

@@ -1,0 +1,178 @@
+"""Kafka clients of the commands: started within seconds or refused in one sentence, and whole-topic readers.
+
+Readers belong to no consumer group: looking at a topic moves nobody's offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from streams.errors import BrokerUnreachable, TopicMissing
+from streams.kafka.connection import client_options
+from streams.sections import Broker
+
+CONNECT_SECONDS = 8.0
+_MAX_FETCH = 16 * 1024 * 1024
+
+
+class Client(Protocol):
+    """What can be connected."""
+
+    async def start(self) -> None: ...
+
+
+async def connect(client: Client, close: Callable[[], Awaitable[None]], broker: Broker) -> None:
+    """Start a client; `close` is awaited if that fails.
+
+    Raises:
+        BrokerUnreachable: no broker has let it in within 8 s.
+    """
+    try:
+        with _quiet():
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.start()
+    except (KafkaError, OSError) as error:
+        await close()
+        raise _unreachable(broker, error) from error
+
+
+def _unreachable(broker: Broker, error: BaseException) -> BrokerUnreachable:
+    reason = "no answer" if isinstance(error, TimeoutError) else type(error).__name__
+    return BrokerUnreachable(
+        f"no broker lets us in at {broker.bootstrap} ({broker.security}): {reason}; "
+        "start one (`fraudstream broker`), or correct [broker] in the settings or --broker"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What aiokafka logs of a failed start is said again, in one line, by the error that follows."""
+    log = logging.getLogger("aiokafka")
+    before = log.level
+    log.setLevel(max(logging.CRITICAL, log.getEffectiveLevel()))
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@asynccontextmanager
+async def admin_client(broker: Broker) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client.
+
+    Raises:
+        BrokerUnreachable: no broker answers.
+    """
+    admin = AIOKafkaAdminClient(**client_options(broker))
+    await connect(admin, admin.close, broker)
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def partitions_of(broker: Broker, topic: str) -> int:
+    """How many partitions a topic has.
+
+    Raises:
+        BrokerUnreachable: no broker answers.
+        TopicMissing: there is no such topic; it is not created by asking.
+    """
+    async with admin_client(broker) as admin:
+        found = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics()}
+    if not found.get(topic):
+        raise TopicMissing(
+            f"topic {topic} does not exist at {broker.bootstrap}; create it: `fraudstream topics create`"
+        )
+    return found[topic]
+
+
+@asynccontextmanager
+async def _reader(broker: Broker, topic: str) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
+    partitions = [TopicPartition(topic, number) for number in range(await partitions_of(broker, topic))]
+    consumer = AIOKafkaConsumer(
+        **client_options(broker),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=_MAX_FETCH,
+    )
+    await connect(consumer, consumer.stop, broker)
+    try:
+        consumer.assign(partitions)
+        yield consumer, partitions
+    finally:
+        await consumer.stop()
+
+
+async def read_all(
+    broker: Broker, topic: str, ends: Mapping[int, int] | None = None
+) -> AsyncGenerator[ConsumerRecord, None]:
+    """Every record that is on the topic now, partition by partition interleaved; it ends where they end.
+
+    Args:
+        ends: partition -> offset to stop before; the ends at the start of reading if None.
+
+    Raises:
+        BrokerUnreachable, TopicMissing: see `partitions_of`.
+    """
+    async with _reader(broker, topic) as (consumer, partitions):
+        await consumer.seek_to_beginning(*partitions)
+        stops: dict[TopicPartition, int] = {}
+        open_ = set(partitions)
+        while open_:
+            for tp, records in (await consumer.getmany(*open_, timeout_ms=100)).items():
+                _note_end(consumer, tp, stops, ends)
+                for record in records:
+                    if record.offset < stops[tp]:
+                        yield record
+            for tp in list(open_):
+                _note_end(consumer, tp, stops, ends)
+                if tp in stops and await consumer.position(tp) >= stops[tp]:
+                    open_.discard(tp)
+                    consumer.pause(tp)
+
+
+def _note_end(
+    consumer: AIOKafkaConsumer,
+    tp: TopicPartition,
+    stops: dict[TopicPartition, int],
+    ends: Mapping[int, int] | None,
+) -> None:
+    # The end is the high watermark of a fetch: the embedded broker's ListOffsets stops short of it.
+    end = consumer.highwater(tp)
+    if tp not in stops and end is not None:
+        stops[tp] = end if ends is None else min(end, ends.get(tp.partition, 0))
+
+
+async def follow(broker: Broker, topic: str, *, from_beginning: bool) -> AsyncGenerator[ConsumerRecord, None]:
+    """Every record of the topic, for ever: from the first one, or those after the broker's first answer.
+
+    Raises:
+        BrokerUnreachable, TopicMissing: see `partitions_of`.
+    """
+    async with _reader(broker, topic) as (consumer, partitions):
+        if from_beginning:
+            await consumer.seek_to_beginning(*partitions)
+        else:
+            await consumer.seek_to_end(*partitions)
+        starts: dict[TopicPartition, int] = {}
+        while True:
+            fetched = await consumer.getmany(timeout_ms=200)
+            for tp in partitions:
+                end = consumer.highwater(tp)
+                if tp not in starts and end is not None:
+                    starts[tp] = 0 if from_beginning else end
+            for tp, records in fetched.items():
+                for record in records:
+                    # The embedded broker's seek to the end stops before the last batch.
+                    if record.offset >= starts[tp]:
+                        yield record

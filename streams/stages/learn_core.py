@@ -1,0 +1,168 @@
+"""The core of the learn stage: outcomes in event order into every learner, frozen versions out.
+
+Outcomes arrive when they are determined, which in a fast replay is before they take effect; they wait here
+until the scoring watermark has passed their `known_at`. Versions are published at fixed steps of event time,
+so that the same history gives the same versions however it is cut into batches.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from river import __version__ as RIVER
+
+from models.learners.base import Learner
+from models.sampling import keep_mask
+from models.snapshot import Snapshot, make
+from streams.stages.alignment import NEVER
+from streams.stages.columns import Columns
+
+#: Outcomes learned between two chances for others to run.
+SLICE = 8
+#: Transactions whose verdict is remembered, so that none is learned twice.
+REMEMBERED = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class LearnRules:
+    """
+    Args:
+        publish_every_ms: event time between two versions of a model.
+        spec_digest: digest of the feature spec whose columns the outcomes have.
+    """
+
+    publish_every_ms: int
+    spec_digest: str
+
+
+class LearnState:
+    """The learners, the outcomes that wait, and how far the scoring watermark is known."""
+
+    def __init__(self, learners: dict[str, Learner]) -> None:
+        self.learners = learners
+        self.versions = dict.fromkeys(learners, 0)
+        self.learned = dict.fromkeys(learners, 0)
+        self.refused = 0
+        self.clock = NEVER
+        self.published_at = NEVER
+        #: (known_at, transaction, fraud, learners as a bit mask, features), a heap
+        self.waiting: list[tuple[int, int, bool, int, bytes]] = []
+        #: verdict learned last, by transaction; the oldest are forgotten
+        self.seen: dict[int, bool] = {}
+
+
+class LearnCore:
+    """Feeds outcomes to the learners of a `LearnState`."""
+
+    def __init__(self, rules: LearnRules) -> None:
+        self.rules = rules
+
+    def take(self, state: LearnState, outcomes: Columns) -> int:
+        """Outcomes that will be learned once they take effect; returns how many of them are kept.
+
+        Every learner samples for itself, by the transaction's hash.
+        """
+        if not len(outcomes):
+            return 0
+        transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
+        known_at = outcomes.ints("known_at")
+        wanted = np.zeros(len(outcomes), np.int64)
+        for position, learner in enumerate(state.learners.values()):
+            wanted |= keep_mask(transactions, fraud, learner.keep_one_in).astype(np.int64) << position
+        features = np.ascontiguousarray(outcomes.floats("features"))
+        keep = np.flatnonzero(wanted).tolist()
+        for index in keep:
+            item = (
+                int(known_at[index]),
+                int(transactions[index]),
+                bool(fraud[index]),
+                int(wanted[index]),
+                features[index].tobytes(),
+            )
+            heapq.heappush(state.waiting, item)
+        return len(keep)
+
+    def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
+        """Learn what has taken effect by `clock` (event time), publish at every step that it passes.
+
+        Yields:
+            the versions to publish, or nothing after every `SLICE` outcomes, so that a caller can let others
+            run.
+        """
+        state.clock = max(state.clock, clock)
+        done = 0
+        while state.waiting and state.waiting[0][0] <= state.clock:
+            known_at, transaction, fraud, wanted, features = state.waiting[0]
+            step = known_at - known_at % self.rules.publish_every_ms
+            if step > state.published_at:
+                yield self._publish(state, step)
+                continue
+            heapq.heappop(state.waiting)
+            if self._is_new(state, transaction, fraud):
+                self._learn(state, np.frombuffer(features), fraud, wanted)
+            done += 1
+            if done % SLICE == 0:
+                yield []
+        step = state.clock - state.clock % self.rules.publish_every_ms
+        if step > state.published_at:
+            yield self._publish(state, step)
+
+    @staticmethod
+    def _is_new(state: LearnState, transaction: int, fraud: bool) -> bool:
+        """Whether this verdict has not been learned yet: a restarted label stage may give it twice."""
+        if state.seen.get(transaction) == fraud:
+            return False
+        state.seen[transaction] = fraud
+        if len(state.seen) > REMEMBERED:
+            del state.seen[next(iter(state.seen))]
+        return True
+
+    def _learn(
+        self,
+        state: LearnState,
+        features: np.ndarray[tuple[int], np.dtype[np.float64]],
+        fraud: bool,
+        wanted: int,
+    ) -> None:
+        for position, (name, learner) in enumerate(state.learners.items()):
+            if not wanted >> position & 1:
+                continue
+            try:
+                learner.learn(features, fraud)
+            except ValueError:
+                state.refused += 1
+            else:
+                state.learned[name] += 1
+
+    def _publish(self, state: LearnState, step: int) -> list[Snapshot]:
+        """A new version of every learner that has learned since its last one."""
+        first = state.published_at == NEVER
+        # What has been learned since took effect within one step, so that a version bears the same time
+        # whether the clock passes one step or many at once.
+        created_at = state.published_at + self.rules.publish_every_ms
+        state.published_at = step
+        if first:
+            return []
+        snapshots = []
+        for name, learner in state.learners.items():
+            if state.learned[name] == 0:
+                continue
+            state.versions[name] += 1
+            state.learned[name] = 0
+            snapshots.append(
+                make(
+                    learner.freeze(),
+                    name=name,
+                    version=state.versions[name],
+                    spec_digest=self.rules.spec_digest,
+                    created_at_event_time=created_at,
+                    n_learned=learner.n_learned,
+                    reference=learner.reference,
+                    golden_x=learner.recent,
+                    river=RIVER,
+                )
+            )
+        return snapshots

@@ -1,0 +1,111 @@
+"""JSON of the scores of a whole batch.
+
+Equal to encoding one `Score` after the other, at about a third of the cost: the numbers of a batch are turned
+into text as one matrix, then cut into rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+from msgspec import Raw, Struct
+
+from streams.contract.records import ModelRef, Score, ShadowScore
+
+Floats = npt.NDArray[np.float64]
+
+
+class ScoreFrame(Struct, frozen=True):
+    """What all scores of a batch have in common."""
+
+    scored_at: int
+    threshold: float
+    model: ModelRef
+    shadows: tuple[tuple[str, int], ...]
+    spec: str
+    config: str
+
+
+_Line: Any = msgspec.defstruct(
+    "_Line",
+    [
+        (name, Raw if name in ("features", "shadows") else object)
+        for name in (field.name for field in msgspec.structs.fields(Score))
+    ],
+    gc=False,
+)
+_encode = msgspec.json.Encoder().encode
+
+
+def score_lines(
+    frame: ScoreFrame,
+    *,
+    transaction_id: Sequence[str],
+    card_id: Sequence[str],
+    terminal_id: Sequence[str],
+    currency: Sequence[str],
+    event_time: npt.NDArray[np.int64],
+    amount_minor: npt.NDArray[np.int64],
+    score: Floats,
+    shadows: Floats,
+    alert: npt.NDArray[np.bool_],
+    features: Floats,
+) -> list[bytes]:
+    """One JSON document per row.
+
+    Args:
+        shadows: (rows, shadows), NaN where a shadow gave no score; such a shadow is left out.
+        features: (rows, features).
+    """
+    now, threshold, model = frame.scored_at, frame.threshold, frame.model
+    spec, config = frame.spec, frame.config
+    return [
+        _encode(
+            _Line(
+                transaction, card, terminal, time, now, minor, code, value, threshold, raised, "champion",
+                model, beside, row, spec, config, False, 1.0,
+            )
+        )
+        for transaction, card, terminal, time, minor, code, value, raised, beside, row in zip(
+            transaction_id, card_id, terminal_id, event_time.tolist(), amount_minor.tolist(), currency,
+            score.tolist(), alert.tolist(), _shadows(frame.shadows, shadows), _matrix(features), strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _matrix(matrix: Floats) -> list[Raw]:
+    """JSON arrays of the rows of a finite matrix."""
+    if not matrix.size:
+        return [Raw(b"[]")] * len(matrix)
+    text = orjson.dumps(np.ascontiguousarray(matrix), option=orjson.OPT_SERIALIZE_NUMPY)
+    return [Raw(b"[%b]" % row) for row in text[2:-2].split(b"],[")]
+
+
+def _shadows(models: Sequence[tuple[str, int]], scores: Floats) -> list[Raw]:
+    if not scores.size:
+        return [Raw(b"[]")] * len(scores)
+    if np.isnan(scores).any():
+        return [
+            Raw(
+                _encode(
+                    [
+                        ShadowScore(*model, value)
+                        for model, value in zip(models, row, strict=True)
+                        if value == value
+                    ]
+                )
+            )
+            for row in scores.tolist()
+        ]
+    each = b",".join(
+        b'{"name":%b,"version":%d,"score":%%b}' % (_encode(name).replace(b"%", b"%%"), version)
+        for name, version in models
+    )
+    template = b"[" + each + b"]"
+    text = orjson.dumps(np.ascontiguousarray(scores), option=orjson.OPT_SERIALIZE_NUMPY)
+    return [Raw(template % tuple(row.split(b","))) for row in text[2:-2].split(b"],[")]
