@@ -239,6 +239,9 @@ class BatchConsumer(driver.Consumer):
         new = frozenset(assigned)
         # Only from one generation to the next is it certain that nobody else had the partition in between.
         kept = self._unspoilt & new if generation_id == self._generation + 1 else frozenset()
+        # Topics that a stage joins share the state of a partition number: it is kept for all of them or for none.
+        spoilt = {tp.partition for tp in (new | self._announced) - kept}
+        kept = frozenset(tp for tp in kept if tp.partition not in spoilt)
         self._generation = generation_id
         lost, self._announced = self._announced - kept, kept
         self._restoring = set(new - kept)

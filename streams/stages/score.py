@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import faust
@@ -60,6 +60,8 @@ _SCORED = (
 _RETURN_MS = 30_000
 #: What the label stage has told is saved with the next rows, or after this.
 _SAVE_SECONDS = 1.0
+#: While rows wait, what they wait for is asked again: the label stage may be another one by now.
+_REPEAT_SECONDS = 1.0
 
 
 class ScoreWork:
@@ -84,7 +86,7 @@ class ScoreWork:
         self._config = settings.digest
         self._heartbeat = Heartbeat(context.partitions)
         self._pinned = 0
-        self._saved_at = context.clock()
+        self._saved_at = self._marked_at = context.clock()
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
         self.waiting: WaitingRows[RecordBatch] = WaitingRows({})
@@ -132,9 +134,10 @@ class ScoreWork:
         if self._unsaved and self._context.clock() - self._saved_at > _SAVE_SECONDS:
             await self._save(None, None, ScoreStep())
         owed = self._heartbeat.owed(self._context.clock())
-        if owed:
-            topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
-            await self._context.outputs.send(Output(topic, partition, None, marker) for partition in owed)
+        if self.waiting.rows and self._context.clock() - self._marked_at > _REPEAT_SECONDS:
+            await self._mark(range(self._context.partitions))
+        elif owed:
+            await self._mark(owed)
 
     async def close(self) -> None:
         pass
@@ -178,10 +181,13 @@ class ScoreWork:
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
             self._scored_until = frontier
-            topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
-            await self._context.outputs.send(
-                Output(topic, partition, None, marker) for partition in range(self._context.partitions)
-            )
+            await self._mark(range(self._context.partitions))
+
+    async def _mark(self, partitions: Iterable[int]) -> None:
+        """Tell the label stage how far scoring is and what it has seen."""
+        self._marked_at = self._context.clock()
+        topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
+        await self._context.outputs.send(Output(topic, partition, None, marker) for partition in partitions)
 
     async def _score(self, rows: Columns, frontier: int) -> None:
         await self._adopt_models()
