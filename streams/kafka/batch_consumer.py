@@ -239,7 +239,7 @@ class BatchConsumer(driver.Consumer):
         new = frozenset(assigned)
         # Only from one generation to the next is it certain that nobody else had the partition in between.
         kept = self._unspoilt & new if generation_id == self._generation + 1 else frozenset()
-        # Topics that a stage joins share the state of a partition number: it is kept for all of them or for none.
+        # Topics that a stage joins share the state of a partition: it is kept for all of them or for none.
         spoilt = {tp.partition for tp in (new | self._announced) - kept}
         kept = frozenset(tp for tp in kept if tp.partition not in spoilt)
         self._generation = generation_id

@@ -13,9 +13,12 @@ from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.kafka import lenient_records
 from streams.kafka.batches import Record
 
 T = TypeVar("T")
+
+lenient_records.install()
 
 
 @dataclass(frozen=True, slots=True)

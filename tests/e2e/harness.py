@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.util import calc_crc32c
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,6 +224,23 @@ class Deployment:
             producer.produce(self.topic("transactions"), value, key.encode(), on_delivery=self._delivered)
         assert producer.flush(30) == 0
 
+    async def publish_odd_header(self, key: str, value: bytes) -> None:
+        """A transaction with a header name that is no UTF-8, which clients refuse: bytes are exchanged."""
+        async with AIOKafkaProducer(bootstrap_servers=self.broker, acks="all") as producer:
+            batch = producer.create_batch()
+            batch.append(key=key.encode(), value=value, timestamp=None, headers=[("zzzz", b"1")])
+            build = batch._build
+
+            def altered() -> bytearray:
+                data = bytearray(build()).replace(b"zzzz", b"\xff\xfe\xfd\xfc")
+                data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+                batch._buffer = data
+                return data
+
+            batch._build = altered
+            partition = self.partition_of[key]
+            await (await producer.send_batch(batch, self.topic("transactions"), partition=partition))
+
     def flush(self) -> None:
         assert self._producer.flush(60) == 0
         assert not self._failures, self._failures
@@ -266,6 +285,10 @@ class Deployment:
         except AssertionError as error:
             logs = "\n".join(f"{w.process.pid} {w.process.poll()}: {w.log()}" for w in self.workers)
             raise AssertionError(f"{error}; {len(self.seen.scores)} scored; {logs}") from None
+
+    def read_scores(self, count: int, *, seconds: float) -> None:
+        """Read until so many transactions have a score."""
+        self.read_until(lambda: len(self.seen.scores) >= count, seconds=seconds, what=f"{count} scored")
 
     def settle(self, seconds: float = 1.0) -> None:
         """Read what still comes within `seconds`."""

@@ -1,4 +1,4 @@
-"""A small card stream as plain dictionaries, and what its score records have to say, computed without the project.
+"""A small card stream as plain dictionaries, and what its score records have to say by independent code.
 
 Labels come exactly at maturity, in order with the transactions, as in a history that is replayed.
 """
@@ -60,7 +60,7 @@ def settings(*, idle_after: str = "3s", publish_every: str = "6h") -> str:
         '[labels]\nmaturity = "2d"\n'
         # The stream is thin: a partition may be silent for hours.
         '[time]\nwatermark_jump = "2d"\n'
-        '[policy]\nthreshold = 0.2\n'
+        "[policy]\nthreshold = 0.2\n"
         f'[models]\npublish_every = "{publish_every}"\n'
         f"[features]\nentities = {toml(ENTITIES)}\n"
     )
@@ -126,7 +126,7 @@ class Stream:
         return {**{name: transaction[name] for name in ("transaction_id", "card_id")}, **given}
 
     def expected(self, partition_of: Mapping[str, int]) -> Iterator[tuple[str, dict[str, float]]]:
-        """Transaction id and features by column, from the raw history; partitions as the producer chose them."""
+        """Transaction id and features by column, from the raw history."""
         gates = {
             p: AdmissionOracle(LATENESS, 5 * 60_000, 2 * DAY, DAY, 1_000_000) for p in partition_of.values()
         }
@@ -143,7 +143,7 @@ class Stream:
         for name, key, other in (("card", "card_id", "terminal_id"), ("terminal", "terminal_id", "card_id")):
             oracle = windows[name]
             tag = "distinct_terminals" if name == "card" else "distinct_cards"
-            # The terminal's rows come from all partitions, in the order of the watermark at which each was admitted.
+            # A terminal's rows come from all partitions, in the order of the watermarks at their admission.
             ordered = rows if name == "card" else sorted(rows, key=lambda row: row[:2])
             for watermark, number, status, transaction in ordered:
                 row = Row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from tests.e2e.stream import COLUMNS, Stream, settings
 
 pytestmark = pytest.mark.broker
 
-GOOD = b'{"transaction_id":"x","card_id":"c","terminal_id":"t","event_time":1735700000000,"amount_minor":1,"currency":"EUR"}'
+GOOD = (
+    b'{"transaction_id":"x","card_id":"c","terminal_id":"t","event_time":1735700000000,'
+    b'"amount_minor":1,"currency":"EUR"}'
+)
 BAD = {
     b"\xff\xfe{": "bad_encoding",
     GOOD[:-1]: "bad_json",
@@ -50,9 +54,11 @@ def outcome(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
         deployment.publish("labels", [("c", b"{")])
         deployment.flush()
         deployment.read_until(
-            lambda: len(deployment.seen.scores) >= len(stream.good)
-            and all(max(each) >= 2 for each in deployment.seen.versions.values())
-            and len(deployment.seen.versions) == 3,
+            lambda: (
+                len(deployment.seen.scores) >= len(stream.good)
+                and all(max(each) >= 2 for each in deployment.seen.versions.values())
+                and len(deployment.seen.versions) == 3
+            ),
             seconds=60,
             what="all scored, two versions of every model",
         )
@@ -95,7 +101,8 @@ def test_features_are_those_of_the_oracle(outcome: Outcome) -> None:
     """Card and terminal windows and the risk from labels, by brute force over the raw history."""
     seen = outcome.deployment.seen
     partitions = {
-        score["card_id"]: outcome.deployment.partition_of[score["card_id"]] for (score,) in seen.scores.values()
+        score["card_id"]: outcome.deployment.partition_of[score["card_id"]]
+        for (score,) in seen.scores.values()
     }
     wrong = []
     risky = 0
@@ -157,7 +164,9 @@ def test_shadows_score_beside_the_champion(outcome: Outcome) -> None:
 
 def test_versions_rise_as_labels_arrive(outcome: Outcome) -> None:
     """Rules stand in as version 0; learned versions follow without a gap, and none goes back."""
-    assert all(found == set(range(min(found), max(found) + 1)) for found in outcome.deployment.seen.versions.values())
+    assert all(
+        found == set(range(min(found), max(found) + 1)) for found in outcome.deployment.seen.versions.values()
+    )
     assert set(outcome.deployment.seen.versions) == {"binned", "forest", "logistic"}
 
 
@@ -171,6 +180,24 @@ def test_live_transactions_do_not_wait(broker: str, outcome: Outcome, tmp_path: 
             record = {**outcome.stream.good[0], "transaction_id": codec, "event_time": now}
             deployment.publish_compressed(codec, [(record["card_id"], json_bytes(record))])
             deployment.read_until(lambda codec=codec: codec in deployment.seen.scores, seconds=10, what=codec)  # type: ignore[misc]
+    finally:
+        deployment.close()
+
+
+def test_header_names_of_any_bytes_stop_nothing(broker: str, outcome: Outcome, tmp_path: Path) -> None:
+    """A name that is no UTF-8, which a broker takes: that record and those around it are scored."""
+    deployment = Deployment(broker, tmp_path, settings())
+    try:
+        deployment.start()
+        for name in ("before", "odd", "after"):
+            record = {**outcome.stream.good[0], "transaction_id": name, "event_time": int(time.time() * 1000)}
+            if name == "odd":
+                asyncio.run(deployment.publish_odd_header(record["card_id"], json_bytes(record)))
+            else:
+                deployment.publish("transactions", [(record["card_id"], json_bytes(record))])
+                deployment.flush()
+        deployment.read_until(lambda: len(deployment.seen.scores) == 3, seconds=20, what="all three scored")
+        assert not deployment.seen.dead
     finally:
         deployment.close()
 
