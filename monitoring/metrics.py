@@ -95,6 +95,9 @@ METRICS: tuple[Definition, ...] = (
         "Outcomes learned, by model.",
         "no increase while labels arrive.",
         labels=("name",), limit=32),
+    Definition("fraud_champion_failures_total", "counter", "batches",
+        "Batches that the rules scored because the champion failed.",
+        "any increase."),
     Definition("fraud_shadow_disabled_total", "counter", "models",
         "Shadows switched off, by fault.",
         "any increase.",
@@ -199,6 +202,7 @@ class Metrics:
         self.model_info = gauge("fraud_model_info")
         self.model_updates = counter("fraud_model_updates_total")
         self.model_learned = counter("fraud_model_learned_total")
+        self.champion_failures = counter("fraud_champion_failures_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
         self.labels = counter("fraud_labels_total")
         self.label_delay = histogram("fraud_label_delay_seconds")

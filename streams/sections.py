@@ -208,9 +208,7 @@ class Worker(Section):
     """Address of /metrics, /livez and /readyz."""
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
     """Port of /metrics, /livez and /readyz; 0 takes a free one."""
-    batch_rows: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    batch_rows: Annotated[int, Field(ge=1, le=4_096)] = 2_000
     """Most records of a partition taken at once."""
     session_timeout: Duration = 10 * SECOND
     """After so long without a heartbeat a worker's partitions go to others."""
-    linger: Duration = 5
-    """How long a produced record waits for company."""

@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 
 from monitoring.metrics import CONTENT_TYPE
 from streams.app import STAGES, Flow, build
@@ -32,6 +34,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
     # Fetching happens in threads: at Python's 5 ms each would wait that long for a computation to let it run.
     sys.setswitchinterval(0.0005)
     flow = build(settings, stages)
+    flow.context.metrics.build_info.set(1, _version())
     logger.info("kernels ready after %.1f s", warm_up(settings, flow.context.spec))
     health = Health(flow)
     server = HealthServer(
@@ -130,3 +133,10 @@ class Health:
             else:
                 unaccounted += sum(work.unaccounted for work in part.works.values())
         metrics.unaccounted.set(unaccounted)
+
+
+def _version() -> str:
+    try:
+        return installed_version("fraudstream")
+    except PackageNotFoundError:  # run from a tree that is not installed
+        return "unknown"

@@ -40,6 +40,10 @@ class _LenientBatch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
 
+    def __next__(self) -> Any:
+        """The next record; aiokafka takes the marker of a control batch so."""
+        return next(self._batch)
+
     def __iter__(self) -> Iterator[Any]:
         try:
             return iter(list(self._batch))

@@ -195,11 +195,18 @@ class LabelWork:
         for rows in outcomes:
             rows.meta |= {"label_partition": self._partition, "watermark": watermark}
             records.append(Output(topic, 0, None, rows.encode()))
+            self._time_labels(rows)
         if not records and watermark != self._reported.get(-1):
             # Learners wait for the scoring watermark also while nothing is decided.
             records.append(Output(topic, 0, None, self._marker(watermark=watermark).encode()))
         self._reported[-1] = watermark
         return records
+
+    def _time_labels(self, outcomes: Columns) -> None:
+        delays = (outcomes.ints("known_at") - outcomes.ints("event_time")) / 1000.0
+        sources = np.array(outcomes.strings["source"])
+        for source in set(outcomes.strings["source"]) - {"maturity"}:
+            self._context.metrics.label_delay.observe(delays[sources == source], bounded_source(source))
 
     def _fraud_records(self, outcomes: list[Columns], idle: bool) -> list[Output]:
         """Frauds and reversals to the score partitions, each with how far its rows are decided."""

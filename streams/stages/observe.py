@@ -31,6 +31,8 @@ from streams.times import DAY, HOUR
 
 #: Event time between two records on the metrics topic.
 REPORT_EVERY = HOUR
+#: PSI from which a distribution counts as shifted (Siddiqi: Credit Risk Scorecards, 2006).
+SHIFTED = 0.25
 #: At least so long between them by the wall clock: a replay passes hours in no time.
 REPORT_PAUSE_SECONDS = 1.0
 
@@ -115,6 +117,7 @@ class Observer:
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
         self._reported_at = NEVER
         self._next_report = 0.0
+        self._shifted: set[str] = set()
         self.core = ObserveCore(context.spec.names)
 
     async def stop(self) -> None:
@@ -161,6 +164,9 @@ class Observer:
         for feature, measures in report["feature_drift"].items():
             for measure, value in measures.items():
                 metrics.feature_drift.set(value, feature, measure)
+        shifted = {name for name, measures in report["feature_drift"].items() if measures["psi"] > SHIFTED}
+        metrics.drift_alarms.add(len(shifted - self._shifted), "data")
+        self._shifted = shifted
         for role, value in report["score_drift"].items():
             metrics.score_drift.set(value, role)
         metrics.alert_ctr.set(report["alert_ctr"])

@@ -243,11 +243,11 @@ class ScoreWork:
     def _published(self, rows: Columns) -> Iterator[Output]:
         """The score of every row, and its alert; on the partition the transaction came from."""
         topic, alerts = self._context.name("scores"), self._context.name("alerts")
-        model, *shadows = self._deployment.models()
+        _, *shadows = self._deployment.models()
         frame = ScoreFrame(
             scored_at=self._context.now_ms(),
             threshold=self._policy.threshold,
-            model=ModelRef(model[1], model[2]),
+            model=ModelRef(*self._core.model),
             shadows=tuple((name, version) for _, name, version in shadows),
             spec=self._context.spec.digest,
             config=self._config,
@@ -281,14 +281,13 @@ class ScoreWork:
         top = self._context.settings.policy.reasons
         if not len(alerts) or not top:
             return iter([[] for _ in alerts])
-        champion = self._deployment.champion
-        explained = explain(
-            champion.scorer,
-            rows.floats("features")[alerts],
-            champion.reference,
-            self._context.spec.names,
-            top,
-        )
+        champion = self._deployment.stand_in if self._core.stood_in else self._deployment.champion
+        features = rows.floats("features")[alerts]
+        try:
+            explained = explain(champion.scorer, features, champion.reference, self._context.spec.names, top)
+        except Exception:  # an alert without reasons is better than none
+            logger.exception("no reasons from %s v%d", champion.name, champion.version)
+            return iter([[] for _ in alerts])
         return iter([[Reason(r.feature, r.value, r.contribution) for r in reasons] for reasons in explained])
 
     def _scored_meta(self) -> dict[str, object]:
@@ -320,6 +319,9 @@ class ScoreWork:
         metrics.transactions.add(len(rows), "scored")
         metrics.alerts.add(int(rows.bools("alert").sum()))
         metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
+        if self._core.stood_in:
+            metrics.champion_failures.add()
+            logger.error("champion failed, rules stood in: %s", self._deployment.last_champion_error)
         metrics.score_duration.observe_repeated(self._core.seconds[0], len(rows))
         metrics.scores.observe(rows.floats("champion"), "champion")
         for position, shadow in enumerate(self._deployment.shadows):

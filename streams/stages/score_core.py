@@ -188,6 +188,9 @@ class ScoreCore:
         self._clock = clock
         #: what champion and shadows took for the last batch, in seconds
         self.seconds: tuple[float, ...] = ()
+        #: name and version of what gave the last batch its scores, and whether that was the stand-in
+        self.model: tuple[str, int] = ("", 0)
+        self.stood_in = False
 
     def process(self, state: ScoreState, deployment: Deployment, rows: Columns) -> Columns:
         """The rows with all `features`, `champion` and `shadows` scores and `alert`.
@@ -196,7 +199,7 @@ class ScoreCore:
         """
         features = np.hstack([rows.floats("features"), state.update(rows)])
         scored = deployment.score(features, self._clock)
-        self.seconds = scored.seconds
+        self.seconds, self.model, self.stood_in = scored.seconds, scored.model, scored.stand_in
         result = Columns(rows.meta, dict(rows.arrays), rows.strings)
         result.arrays["features"] = features
         result.arrays["champion"] = scored.champion
