@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from streams.broker import EmbeddedBroker
+from streams.kafka.broker import EmbeddedBroker
 
 # The suite gives the same result every time; --hypothesis-profile=default searches for new counterexamples.
 settings.register_profile("deterministic", derandomize=True)

@@ -24,8 +24,8 @@ ALLOWED = {
     "monitoring": {"numpy", "prometheus_client"},
 }
 FAUST = {"faust", "mode"}
-TRANSPORT = {"streams.batching", "streams.batch_consumer", "streams.batch_fetching"}
-MAY_KNOW_FAUST = TRANSPORT | {"streams.hosting", "streams.app", "streams.worker"}
+TRANSPORT = {"streams.kafka.batching", "streams.kafka.batch_consumer", "streams.kafka.batch_fetching"}
+MAY_KNOW_FAUST = TRANSPORT | {"streams.kafka.hosting", "streams.app", "streams.worker"}
 
 
 def source_files(package: str) -> list[Path]:
