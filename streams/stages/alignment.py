@@ -41,6 +41,11 @@ class EventTimeGate:
             self._watermarks[name] = watermark
             self._waited_since.pop(name, None)
 
+    def reached(self, names: Iterable[Hashable]) -> int:
+        """The event time that all of these inputs have reached, those never heard of left out."""
+        heard = [watermark for name in names if (watermark := self._watermarks.get(name, NEVER)) > NEVER]
+        return min(heard, default=NEVER)
+
     def frontier(self, newest: int, now_ms: int, youngest: int = NEVER) -> int:
         """Rows up to this event time may be released.
 

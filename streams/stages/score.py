@@ -49,6 +49,8 @@ MOST_MESSAGES = 1024
 #: After a restart, so many rows are scored with the versions in use before: those that may have been scored
 #: and not saved.
 _PINNED_ROWS = 2 * CHUNK_ROWS
+#: Between two marks of a partition without rows.
+_MARK_SECONDS = 0.25
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
     "alert",
@@ -164,6 +166,7 @@ class ScoreWork:
         if not self.waiting.rows:
             for batch in self.waiting.done(FOREVER):
                 batch.finish()
+            await self._pass_time()
             return
         if self.state.began == NEVER:
             self.state.began = self.waiting.oldest()
@@ -181,6 +184,13 @@ class ScoreWork:
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
             self._scored_until = frontier
+            await self._mark(range(self._context.partitions))
+
+    async def _pass_time(self) -> None:
+        """Without rows of its own a partition goes on with the cards: learners wait for the slowest one."""
+        reached = self._gate.reached(("cards", partition) for partition in range(self._context.partitions))
+        if reached > self._scored_until and self._context.clock() - self._marked_at > _MARK_SECONDS:
+            self._scored_until = reached
             await self._mark(range(self._context.partitions))
 
     async def _mark(self, partitions: Iterable[int]) -> None:
