@@ -98,6 +98,14 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_champion_failures_total", "counter", "batches",
         "Batches that the rules scored because the champion failed.",
         "any increase."),
+    Definition("fraud_model_refused_total", "counter", "models",
+        "Model versions on the topic that could not be used, by model.",
+        "any increase.",
+        labels=("name",), limit=32),
+    Definition("fraud_outcomes_refused_total", "counter", "outcomes",
+        "Outcomes that a learner could not learn, by model.",
+        "any increase.",
+        labels=("name",), limit=32),
     Definition("fraud_shadow_disabled_total", "counter", "models",
         "Shadows switched off, by fault.",
         "any increase.",
@@ -203,6 +211,8 @@ class Metrics:
         self.model_updates = counter("fraud_model_updates_total")
         self.model_learned = counter("fraud_model_learned_total")
         self.champion_failures = counter("fraud_champion_failures_total")
+        self.model_refused = counter("fraud_model_refused_total")
+        self.outcomes_refused = counter("fraud_outcomes_refused_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
         self.labels = counter("fraud_labels_total")
         self.label_delay = histogram("fraud_label_delay_seconds")

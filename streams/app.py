@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import faust
@@ -98,7 +99,12 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         ),
         metrics=Metrics(),
     )
-    feed = ModelFeed(context.name("models"), settings.broker, spec.digest)
+    feed = ModelFeed(
+        context.name("models"),
+        settings.broker,
+        spec.digest,
+        on_refused=partial(context.metrics.model_refused.add, 1),
+    )
     flow = Flow(context, feed)
     for stage in STAGES:
         if stage in stages:
@@ -131,6 +137,7 @@ def _attach(stage: str, app: faust.App, flow: Flow) -> Any:
         case "card":
             return card.attach(app, flow.context)
         case "score":
+            flow.feed.on_error = app.crash
             return score.attach(app, flow.context, flow.feed)
         case "label":
             return label.attach(app, flow.context)
@@ -147,9 +154,10 @@ def _batching(stage: str, settings: Settings) -> BatchingOptions:
             # bounds them.
             return BatchingOptions(max_batch=64, max_in_flight=256, drain_timeout=1.0)
         case "learn":
-            # Batches stay unfinished until a checkpoint covers them.
+            # Batches stay unfinished, without their records, until a checkpoint covers them; the stage pauses
+            # its partition by the bytes that it has not taken.
             return BatchingOptions(
-                max_batch=64, max_in_flight=100_000, drain_timeout=0.2, fetch_max_wait_ms=100
+                max_batch=64, max_in_flight=learn.MOST_IN_FLIGHT, drain_timeout=0.2, fetch_max_wait_ms=100
             )
         case "observe":
             return BatchingOptions(fetch_max_wait_ms=100)

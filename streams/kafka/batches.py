@@ -45,8 +45,11 @@ class RecordBatch:
         "_book",
         "_done",
         "_dropped",
+        "_length",
         "_started",
+        "first_offset",
         "highwater",
+        "last_offset",
         "next_offset",
         "partition",
         "records",
@@ -59,8 +62,11 @@ class RecordBatch:
         self.topic = book.topic
         self.partition = book.partition
         self.records = records
+        self.first_offset = records[0].offset
+        self.last_offset = records[-1].offset
         self.next_offset = next_offset
         self.highwater = highwater
+        self._length = len(records)
         self._book = book
         self._done = False
         self._dropped = False
@@ -69,14 +75,6 @@ class RecordBatch:
     @property
     def tp(self) -> tuple[str, int]:
         return self.topic, self.partition
-
-    @property
-    def first_offset(self) -> int:
-        return self.records[0].offset
-
-    @property
-    def last_offset(self) -> int:
-        return self.records[-1].offset
 
     @property
     def revoked(self) -> bool:
@@ -103,8 +101,15 @@ class RecordBatch:
             self._done = True
             self._book.on_finished(self)
 
+    def release(self) -> None:
+        """Give up the records, for whoever finishes the batch long after having read them.
+
+        The batch keeps its offsets and its length.
+        """
+        self.records = ()
+
     def __len__(self) -> int:
-        return len(self.records)
+        return self._length
 
     def __repr__(self) -> str:
         return f"<RecordBatch {self.topic}[{self.partition}] {self.first_offset}..{self.next_offset}>"

@@ -4,26 +4,32 @@ Reads outcomes (one partition, so that the learners see one order). Writes model
 keyed `name/version`; the oldest are tombstoned.
 
 State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
-checkpoint. Batches are finished only when a checkpoint covers them, so that a restarted stage neither learns
-twice nor misses an outcome, and publishes the same versions again.
+checkpoint (`learn_checkpoint.py`). Batches are finished only when a checkpoint covers them, so that a
+restarted stage neither learns twice nor misses an outcome, and publishes the same versions again. What is
+learned and published is a function of the outcomes alone, message by message, not of how they were fetched.
+
+Memory: outcomes that have been fetched and not taken are at most `MOST_WAITING_BYTES` and one fetch, for the
+partition is paused beyond; of those taken and not covered by a checkpoint only the offsets stay, of at most
+`MOST_IN_FLIGHT` batches, and half of them force a checkpoint. Outcomes that have not taken effect are kept
+however many there are: the watermark that releases them comes behind them in the same partition.
 """
 
 from __future__ import annotations
 
 import asyncio
-import pickle
+from collections.abc import Callable
 
 import faust
 
 from models.snapshot import Snapshot, encode
 from streams.kafka.batches import RecordBatch
-from streams.kafka.batching import batch_topic, batches
+from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.settings import Settings
 from streams.stages import columns
-from streams.stages.alignment import NEVER
 from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_feed import model_key
 from streams.stages.model_slots import build_learners
@@ -33,6 +39,10 @@ from streams.stages.partitions import PartitionTasks
 MOST_MESSAGES = 64
 #: Versions of a model that stay on the topic.
 VERSIONS_KEPT = 20
+#: Batches not covered by a checkpoint, at most.
+MOST_IN_FLIGHT = 4096
+#: Values fetched and not taken beyond which the partition is paused, until they are half as many.
+MOST_WAITING_BYTES = 16 * 1024 * 1024
 _CHECKPOINT_SECONDS = 20.0
 
 
@@ -44,40 +54,35 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
     )
 
 
-class _Checkpoint:
-    """A `PartitionState` around the learners, which are pickled: this topic is private to the stage."""
-
-    buckets = 1
-
-    def __init__(self, state: LearnState) -> None:
-        self.state = state
-        self.next_offset = 0
-
-    def apply(self, delta: bytes) -> None:
-        raise NotImplementedError("the learn stage writes no deltas")
-
-    def dump(self, bucket: int) -> bytes:
-        return pickle.dumps((self.next_offset, self.state), protocol=pickle.HIGHEST_PROTOCOL)
-
-    def load(self, bucket: int, data: bytes) -> None:
-        self.next_offset, self.state = pickle.loads(data)  # noqa: S301 -- written by this stage to its own topic
-
-
 class LearnWork:
-    """The one partition of outcomes."""
+    """The one partition of outcomes.
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
+    Args:
+        pause: called with True when too much waits to be taken, with False when more may come.
+    """
+
+    def __init__(
+        self, partition: int, context: StageContext, changelog: Changelog, pause: Callable[[bool], None]
+    ) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
+        self._pause = pause
         self._core = LearnCore(learn_rules(context.settings, context.spec.digest))
         self._held: list[RecordBatch] = []
-        self._watermarks: dict[int, int] = {}
+        self._waiting_bytes = 0
+        self._paused = False
         self._saved_at = context.clock()
-        self._checkpoint = _Checkpoint(LearnState(build_learners(context.settings.models, context.spec)))
+        models, spec = context.settings.models, context.spec
+        self.checkpoint = LearnCheckpoint(
+            lambda: LearnState(build_learners(models, spec), context.partitions),
+            spec.digest,
+            slot_terms(models),
+        )
 
     async def open(self) -> None:
-        await self._changelog.restore(self._partition, self._checkpoint)
+        self._pause(False)  # whoever had the partition before may have been revoked while it was paused
+        await self._changelog.restore(self._partition, self.checkpoint)
 
     async def tick(self) -> None:
         if self._held and self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS:
@@ -86,27 +91,54 @@ class LearnWork:
     async def close(self) -> None:
         pass
 
+    def expect(self, batch: RecordBatch) -> None:
+        """The batch is about to wait for its turn."""
+        self._waiting(_size(batch))
+
+    def _waiting(self, more: int) -> None:
+        self._waiting_bytes += more
+        if self._paused:
+            if self._waiting_bytes <= MOST_WAITING_BYTES // 2:
+                self._paused = False
+                self._pause(False)
+        elif self._waiting_bytes > MOST_WAITING_BYTES:
+            self._paused = True
+            self._pause(True)
+
     async def handle(self, batches: list[RecordBatch]) -> None:
         """Take the outcomes, learn what has taken effect, publish."""
-        state = self._checkpoint.state
-        for record in (record for batch in batches for record in batch.records):
-            if record.offset >= self._checkpoint.next_offset:
-                rows = columns.decode(record.value or b"")
-                self._watermarks[rows.meta_int("label_partition")] = rows.meta_int("watermark")
-                self._core.take(state, rows)
-        self._held += batches
-        self._checkpoint.next_offset = max(self._checkpoint.next_offset, batches[-1].next_offset)
-        published = False
+        state = self.checkpoint.state
         learned = {name: learner.n_learned for name, learner in state.learners.items()}
-        for snapshots in self._core.advance(state, min(self._watermarks.values(), default=NEVER)):
+        refused = dict(state.refused)
+        published = False
+        for batch in batches:
+            for record in batch.records:
+                if record.offset >= self.checkpoint.next_offset:
+                    published |= await self._take(state, record.value or b"")
+                    self.checkpoint.next_offset = record.offset + 1
+            self.checkpoint.next_offset = max(self.checkpoint.next_offset, batch.next_offset)
+            self._waiting(-_size(batch))
+            batch.release()
+            self._held.append(batch)
+        for name, learner in state.learners.items():
+            self._context.metrics.model_learned.add(learner.n_learned - learned[name], name)
+            self._context.metrics.outcomes_refused.add(state.refused[name] - refused[name], name)
+        overdue = self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS
+        if published or overdue or len(self._held) >= MOST_IN_FLIGHT // 2:
+            await self._save()
+
+    async def _take(self, state: LearnState, message: bytes) -> bool:
+        """Learn up to where one message allows it; returns whether a version has been published."""
+        rows = columns.decode(message)
+        self._core.take(state, rows)
+        clock = state.observe(rows.meta_int("label_partition"), rows.meta_int("watermark"))
+        published = False
+        for snapshots in self._core.advance(state, clock):
             if snapshots:
                 published = True
                 await self._publish(snapshots)
             await asyncio.sleep(0)
-        for name, learner in state.learners.items():
-            self._context.metrics.model_learned.add(learner.n_learned - learned[name], name)
-        if published or self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS:
-            await self._save()
+        return published
 
     async def _publish(self, snapshots: list[Snapshot]) -> None:
         topic = self._context.name("models")
@@ -120,7 +152,7 @@ class LearnWork:
         failpoint("learn:published")
 
     async def _save(self) -> None:
-        await self._context.outputs.send(self._changelog.checkpoint(self._partition, self._checkpoint))
+        await self._context.outputs.send(self._changelog.checkpoint(self._partition, self.checkpoint))
         failpoint("learn:saved")
         self._saved_at = self._context.clock()
         for batch in self._held:
@@ -128,18 +160,32 @@ class LearnWork:
         self._held = []
 
 
+def _size(batch: RecordBatch) -> int:
+    return sum(len(record.value or b"") for record in batch.records)
+
+
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
     """Read outcomes in batches."""
     changelog = Changelog(context.name("learn-state"), context.settings.broker)
-    tasks = PartitionTasks(
-        "learn", lambda partition: LearnWork(partition, context, changelog), app.crash, most=MOST_MESSAGES
-    )
     topic = context.name("outcomes")
+    transport = transport_of(app)
+
+    def create(partition: int) -> LearnWork:
+        tps = [TP(topic, partition)]
+
+        def pause(wanted: bool) -> None:
+            (transport.pause if wanted else transport.resume)(tps)
+
+        return LearnWork(partition, context, changelog, pause)
+
+    tasks = PartitionTasks("learn", create, app.crash, most=MOST_MESSAGES)
     follow_assignment(app, tasks, topic, context.metrics)
 
     @app.agent(batch_topic(app, topic), name="learn")
     async def learn(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
+            if batch.partition in tasks.works:
+                tasks.works[batch.partition].expect(batch)
             tasks.put(batch)
 
     return tasks

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from river import __version__ as RIVER
 
 from models.learners.base import Learner
@@ -39,19 +40,42 @@ class LearnRules:
 
 
 class LearnState:
-    """The learners, the outcomes that wait, and how far the scoring watermark is known."""
+    """The learners, the outcomes that wait, and how far the scoring watermark is known.
 
-    def __init__(self, learners: dict[str, Learner]) -> None:
+    Args:
+        learners: by model name.
+        partitions: label partitions, each of which reports the scoring watermark that it has seen.
+    """
+
+    def __init__(self, learners: dict[str, Learner], partitions: int = 0) -> None:
         self.learners = learners
+        #: last version published, by model name; names of former models stay, so that no version comes twice
         self.versions = dict.fromkeys(learners, 0)
         self.learned = dict.fromkeys(learners, 0)
-        self.refused = 0
+        #: outcomes that could not be learned, by model name
+        self.refused = dict.fromkeys(learners, 0)
+        #: scoring watermark, by label partition
+        self.watermarks = dict.fromkeys(range(partitions), NEVER)
         self.clock = NEVER
         self.published_at = NEVER
         #: (known_at, transaction, fraud, learners as a bit mask, features), a heap
         self.waiting: list[tuple[int, int, bool, int, bytes]] = []
         #: verdict learned last, by transaction; the oldest are forgotten
         self.seen: dict[int, bool] = {}
+
+    def observe(self, partition: int, watermark: int) -> int:
+        """A label partition has seen the scoring watermark; returns how far all of them have."""
+        self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
+        return min(self.watermarks.values())
+
+    def wants(
+        self, transactions: npt.NDArray[np.uint64], fraud: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int64]:
+        """Which learners learn an outcome, as a bit mask; each samples for itself, by transaction hash."""
+        wanted = np.zeros(len(transactions), np.int64)
+        for position, learner in enumerate(self.learners.values()):
+            wanted |= keep_mask(transactions, fraud, learner.keep_one_in).astype(np.int64) << position
+        return wanted
 
 
 class LearnCore:
@@ -61,17 +85,12 @@ class LearnCore:
         self.rules = rules
 
     def take(self, state: LearnState, outcomes: Columns) -> int:
-        """Outcomes that will be learned once they take effect; returns how many of them are kept.
-
-        Every learner samples for itself, by the transaction's hash.
-        """
+        """Outcomes that will be learned once they take effect; returns how many of them are kept."""
         if not len(outcomes):
             return 0
         transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
         known_at = outcomes.ints("known_at")
-        wanted = np.zeros(len(outcomes), np.int64)
-        for position, learner in enumerate(state.learners.values()):
-            wanted |= keep_mask(transactions, fraud, learner.keep_one_in).astype(np.int64) << position
+        wanted = state.wants(transactions, fraud)
         features = np.ascontiguousarray(outcomes.floats("features"))
         keep = np.flatnonzero(wanted).tolist()
         for index in keep:
@@ -133,7 +152,7 @@ class LearnCore:
             try:
                 learner.learn(features, fraud)
             except ValueError:
-                state.refused += 1
+                state.refused[name] += 1
             else:
                 state.learned[name] += 1
 

@@ -1,22 +1,28 @@
 """The models topic as every worker sees it: all versions still on the topic, kept up to date.
 
 Models are broadcast, not partitioned: each worker reads the whole compacted topic by itself, outside of any
-consumer group. A version that cannot be used is counted and left out; it never disturbs scoring.
+consumer group. A version that cannot be used is counted and left out; it never disturbs scoring. While the
+cluster cannot be reached the versions at hand stay; any other failure ends the worker, which would otherwise
+score with old models for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiokafka
+from aiokafka.errors import KafkaError
 
 from models.snapshot import Snapshot, SnapshotError, decode
 from streams.kafka.connection import client_options
 from streams.sections import Broker
 
 logger = logging.getLogger(__name__)
+
+_FIRST_RETRY_SECONDS = 0.5
+_LONGEST_RETRY_SECONDS = 30.0
 
 
 def model_key(name: str, version: int) -> bytes:
@@ -32,6 +38,10 @@ class ModelFeed:
         broker: how to reach the cluster.
         spec_digest: versions learned on another feature spec are left out.
         on_new: told of every usable version that was not on the topic at the start.
+        on_refused: told of the name of every model of which a version was refused.
+
+    Attributes:
+        on_error: told of the exception that has ended the following; must end the worker.
     """
 
     def __init__(
@@ -40,11 +50,14 @@ class ModelFeed:
         broker: Broker,
         spec_digest: str,
         on_new: Callable[[Snapshot], None] = lambda _: None,
+        on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.on_error: Callable[[BaseException], Awaitable[None]] | None = None
         self._topic = topic
         self._broker = broker
         self._spec_digest = spec_digest
         self._on_new = on_new
+        self._on_refused = on_refused
         self._versions: dict[tuple[str, int], Snapshot] = {}
         self._latest: dict[str, Snapshot] = {}
         self._loaded = False
@@ -89,8 +102,20 @@ class ModelFeed:
             await self._consumer.stop()
 
     async def _follow(self) -> None:
+        pause = _FIRST_RETRY_SECONDS
         while True:
-            await self._read(timeout_ms=1000)
+            try:
+                await self._read(timeout_ms=1000)
+                pause = _FIRST_RETRY_SECONDS
+            except KafkaError as error:
+                logger.warning("models cannot be read, again in %g s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+            except Exception as error:
+                logger.exception("following the models topic failed")
+                if self.on_error is not None:
+                    await self.on_error(error)
+                raise
 
     async def _read(self, *, timeout_ms: int) -> None:
         assert self._consumer is not None
@@ -108,6 +133,7 @@ class ModelFeed:
             snapshot = decode(value, self._spec_digest)
         except SnapshotError as error:
             self.refused += 1
+            self._on_refused((key or b"").decode(errors="replace").rpartition("/")[0])
             logger.warning("model %r refused: %s: %s", key, type(error).__name__, error)
             return
         self._versions[snapshot.name, snapshot.version] = snapshot

@@ -98,7 +98,7 @@ def test_an_outcome_that_cannot_be_learned_is_counted() -> None:
     rows.arrays["features"] = np.array([[np.nan], [2.0]])
     CORE.take(state, rows)
     advance(state, 5)
-    assert (state.refused, state.learners["m"].n_learned) == (1, 1)
+    assert (state.refused["m"], state.learners["m"].n_learned) == (1, 1)
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
