@@ -12,8 +12,9 @@ outcomes it has seen.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import aiokafka
 import faust
@@ -38,7 +39,7 @@ from streams.stages.partitions import PartitionTasks
 #: Records taken at once.
 MOST_RECORDS = 4096
 #: Messages of scored rows decided before the outputs are sent.
-_LATE_MESSAGES = 16
+_LATE_MESSAGES = 64
 
 
 class LateReader:
@@ -50,8 +51,9 @@ class LateReader:
             **client_options(context.settings.broker),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=10,
+            fetch_max_wait_ms=200,
         )
+        self._fetched: deque[aiokafka.ConsumerRecord[Any, Any]] = deque()
         self._head: tuple[int, Columns] | None = None
 
     async def start(self, offset: int) -> None:
@@ -65,10 +67,15 @@ class LateReader:
     async def peek(self, *, wait_ms: int = 0) -> tuple[int, Columns] | None:
         """The next message and its offset, or None if none comes within `wait_ms`."""
         if self._head is None:
-            fetched = await self._consumer.getmany(self._tp, timeout_ms=wait_ms, max_records=1)
-            for records in fetched.values():
-                for record in records:
-                    self._head = record.offset, columns.decode(record.value)
+            if not self._fetched:
+                fetched = await self._consumer.getmany(
+                    self._tp, timeout_ms=wait_ms, max_records=_LATE_MESSAGES
+                )
+                for records in fetched.values():
+                    self._fetched.extend(records)
+            if self._fetched:
+                record = self._fetched.popleft()
+                self._head = record.offset, columns.decode(record.value or b"")
         return self._head
 
     def skip(self) -> None:
