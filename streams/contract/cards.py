@@ -30,6 +30,8 @@ _SEPARATORS = r"[ \t\x00./_\u00a0\u00ad\u2002-\u200b\u2010-\u2015\u202f\u3000\-]
 _RUN = re.compile(rf"\d(?:{_SEPARATORS}{{0,2}}\d){{12,}}")
 _GROUP = re.compile(r"\d+")
 _STRIP = re.compile(rf"{_SEPARATORS}+")
+# From the first letter or digit to the last.
+_CORE = re.compile(r"[^\W_].*[^\W_]", re.DOTALL)
 _SENSITIVE_VALUE = re.compile(
     rf'("(?:{"|".join(sorted(SENSITIVE))})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.IGNORECASE
 )
@@ -58,12 +60,13 @@ def luhn(digits: str) -> bool:
 
 
 def is_card_number(text: str) -> bool:
-    """Whether the whole text is a card number, perhaps with separators or full-width digits."""
-    if len(text) < 13 or not (text[0].isdecimal() and text[-1].isdecimal()):
+    """Whether the text is a card number, perhaps with separators, full-width digits or signs around it."""
+    if len(text) < 13 or text.lower() != text.upper():  # a letter: the quick way out for hexadecimal tokens
         return False
-    if text.lower() != text.upper():  # a letter: the quick way out for hexadecimal tokens
+    core = _CORE.search(text)
+    if core is None:
         return False
-    digits = _STRIP.sub("", text)
+    digits = _STRIP.sub("", core.group())
     return 13 <= len(digits) <= 19 and digits.isdecimal() and luhn(digits)
 
 

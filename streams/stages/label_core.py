@@ -10,9 +10,10 @@ when it was scored.
   scored rows are read again, late.
 
 So only labels (rare) and alerted rows (few) are state. A later verdict that contradicts an earlier one is
-given as a new outcome. Effect time: `known_at` is when the verdict was given for an alert, never before the
-scoring watermark that had been reached, and the time of maturity for the others. A verdict given after
-maturity changes nothing.
+given as a new outcome. Of several verdicts the one of highest rank by maturity counts, in whatever order they
+are read: labels may be read long before their transaction. Effect time: `known_at` is when the verdict was
+given for an alert, never before the scoring watermark that had been reached, and the time of maturity for the
+others. A verdict given after maturity changes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _AUTHORITY = ("analyst", "chargeback")
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """The best that is known about a transaction."""
+    """What a label or an analyst says about a transaction."""
 
     fraud: bool
     source: str
@@ -46,10 +47,32 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
     revision: int
 
     @property
-    def rank(self) -> tuple[int, int, int]:
-        """Verdicts of higher rank replace those of lower rank."""
+    def rank(self) -> tuple[int, int, int, bool, str]:
+        """Verdicts of higher rank replace those of lower rank; no two that differ have the same."""
         authority = _AUTHORITY.index(self.source) if self.source in _AUTHORITY else len(_AUTHORITY)
-        return (authority, self.revision, self.labelled_at)
+        return (authority, self.revision, self.labelled_at, self.fraud, self.source)
+
+
+def _with(held: Sequence[Verdict], verdict: Verdict) -> list[Verdict]:
+    """Verdicts by time, each of higher rank than those before it: what may count at some maturity.
+
+    Args:
+        held: such verdicts; a new one that may never count leaves them as they are.
+    """
+    verdicts = sorted([*held, verdict], key=lambda each: (each.labelled_at, each.rank))
+    kept: list[Verdict] = []
+    for each in verdicts:
+        if kept and each.rank <= kept[-1].rank:
+            continue
+        if kept and each.labelled_at == kept[-1].labelled_at:
+            kept.pop()
+        kept.append(each)
+    return kept
+
+
+def _timely(held: Sequence[Verdict], matured_at: int) -> list[Verdict]:
+    """Those of `_with` that were given by maturity; the last one counts."""
+    return [each for each in held if each.labelled_at <= matured_at]
 
 
 class _Alerted(msgspec.Struct, array_like=True):
@@ -62,7 +85,7 @@ class _Alerted(msgspec.Struct, array_like=True):
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    verdicts: dict[str, Verdict]
+    verdicts: dict[str, list[Verdict]]
     alerted: dict[str, _Alerted]
     scored: dict[int, int]
     undecided: dict[int, int]
@@ -107,7 +130,8 @@ class LabelState:
     buckets = 1
 
     def __init__(self) -> None:
-        self.verdicts: dict[str, Verdict] = {}
+        #: verdicts that may count, by transaction and in the order of time
+        self.verdicts: dict[str, list[Verdict]] = {}
         self.alerted: dict[str, _Alerted] = {}
         #: scoring watermark, by score partition
         self.scored: dict[int, int] = {}
@@ -118,15 +142,15 @@ class LabelState:
         self.labels_until = NEVER
         #: newest watermark among the rows that a score partition has, scored or waiting; not kept
         self.seen: dict[int, int] = {}
-        self._unscored: dict[str, int] = {}
+        self._unscored: dict[str, list[int]] = {}
         self._unscored_times: list[tuple[int, str]] = []
 
     def apply(self, delta: bytes) -> None:
         self.take(_decode_step(delta))
 
     def take(self, step: LabelStep) -> None:
-        self.verdicts.update(step.verdicts)
         for transaction, verdict in step.verdicts:
+            self.verdicts[transaction] = _with(self.verdicts.get(transaction, ()), verdict)
             self._expect(transaction, verdict.labelled_at)
         self.alerted.update(step.alerted)
         for transaction, fraud in step.given:
@@ -157,19 +181,18 @@ class LabelState:
         self.late_offset, self.late_row = saved.late_offset, saved.late_row
         self.labels_until = saved.labels_until
         self._unscored, self._unscored_times = {}, []
-        for transaction, verdict in self.verdicts.items():
-            self._expect(transaction, verdict.labelled_at)
+        for transaction, verdicts in self.verdicts.items():
+            for verdict in verdicts:
+                self._expect(transaction, verdict.labelled_at)
 
     def _expect(self, transaction: str, labelled_at: int) -> None:
         if transaction not in self.alerted:
-            self.met(transaction)
-            self._unscored[transaction] = labelled_at
+            self._unscored.setdefault(transaction, []).append(labelled_at)
             bisect.insort(self._unscored_times, (labelled_at, transaction))
 
     def met(self, transaction: str) -> None:
-        """The transaction of a verdict has been scored: what the verdict does is known."""
-        labelled_at = self._unscored.pop(transaction, None)
-        if labelled_at is not None:
+        """The transaction of verdicts has been scored: what they do is known."""
+        for labelled_at in self._unscored.pop(transaction, ()):
             del self._unscored_times[bisect.bisect_left(self._unscored_times, (labelled_at, transaction))]
 
     def open_verdict(self, after: int) -> int:
@@ -200,7 +223,7 @@ class LabelJoin:
         watermark = rows.meta_int("watermark")
         if "seen" in rows.meta:
             state.seen[partition] = max(rows.meta_int("seen"), state.seen.get(partition, NEVER))
-        change = LabelStep(scored={partition: max(watermark, state.scored.get(partition, NEVER))})
+        change = LabelStep(scored=_risen(state.scored, partition, watermark))
         outcomes: list[tuple[str, Verdict]] = []
         alerts = np.flatnonzero(rows.bools("alert")) if len(rows) else np.empty(0, np.intp)
         for index in alerts.tolist():
@@ -208,9 +231,11 @@ class LabelJoin:
             if transaction in state.alerted:
                 continue
             row = rows.take(np.array([index])).encode()
-            change.alerted.append((transaction, _Alerted(int(rows.ints("watermark")[index]), row, partition)))
-            if transaction in state.verdicts:
-                outcomes.append((transaction, state.verdicts[transaction]))
+            alerted = _Alerted(int(rows.ints("watermark")[index]), row, partition)
+            change.alerted.append((transaction, alerted))
+            # As if they had come after the alert, one after the other.
+            held = _timely(state.verdicts.get(transaction, ()), alerted.watermark + self.policy.maturity_ms)
+            outcomes += [(transaction, verdict) for verdict in held]
         if state.verdicts and len(rows):
             for transaction in state.verdicts.keys() & set(rows.strings["transaction_id"]):
                 state.met(transaction)
@@ -230,7 +255,8 @@ class LabelJoin:
         ]
         stamps = (label.labelled_at for label in labels if label.labelled_at <= believable)
         latest = max(stamps, default=NEVER)
-        self._commit(state, step, LabelStep(labels_until=latest))
+        if latest > state.labels_until:
+            self._commit(state, step, LabelStep(labels_until=latest))
         return self._verdicts(state, step, verdicts)
 
     def feedback(self, state: LabelState, step: LabelStep, feedback: Sequence[Feedback]) -> list[Columns]:
@@ -247,13 +273,16 @@ class LabelJoin:
     ) -> list[Columns]:
         answers = []
         for transaction, verdict in verdicts:
-            held = state.verdicts.get(transaction)
-            if held is not None and held.rank >= verdict.rank:
+            held = state.verdicts.get(transaction, [])
+            alerted = state.alerted.get(transaction)
+            matured_at = alerted.watermark + self.policy.maturity_ms if alerted is not None else NEVER
+            timely = _timely(held, matured_at)
+            known_better = timely and timely[-1].rank >= verdict.rank and verdict.labelled_at <= matured_at
+            if known_better or _with(held, verdict) == held:
                 self.counts[verdict.source, "duplicate"] += 1
                 continue
             self._commit(state, step, LabelStep(verdicts=[(transaction, verdict)]))
-            alerted = state.alerted.get(transaction)
-            if alerted is not None and verdict.labelled_at <= alerted.watermark + self.policy.maturity_ms:
+            if verdict.labelled_at <= matured_at:
                 answers.append((transaction, verdict))
             else:
                 self.counts[verdict.source, "pending"] += 1
@@ -315,20 +344,23 @@ class LabelJoin:
         done = stop == len(times)
         partition = rows.meta_int("score_partition")
         until = rows.meta_int("watermark") if done else int(times[stop]) - 1
-        change = LabelStep(undecided={partition: max(until, state.undecided.get(partition, NEVER))})
-        change.late_offset, change.late_row = (offset + 1, 0) if done else (offset, stop)
+        change = LabelStep(undecided=_risen(state.undecided, partition, until))
+        position = (offset + 1, 0) if done else (offset, stop)
+        if position > (state.late_offset, state.late_row):
+            change.late_offset, change.late_row = position
         keep, fraud, source, known_at = [], [], [], []
         for index in range(start, stop):
             transaction = rows.strings["transaction_id"][index]
             matured_at = int(times[index]) + self.policy.maturity_ms
             alerted = state.alerted.get(transaction)
-            verdict = state.verdicts.get(transaction)
-            if verdict is not None or alerted is not None:
+            held = state.verdicts.get(transaction, [])
+            if held or alerted is not None:
                 change.dropped.append(transaction)
-            if verdict is not None and verdict.labelled_at > matured_at:
+            timely = _timely(held, matured_at)
+            for late in held[len(timely) :]:
                 # Too late, whether it happens to be here already or comes after this.
-                self.counts[verdict.source, "unmatched"] += 1
-                verdict = None
+                self.counts[late.source, "unmatched"] += 1
+            verdict = timely[-1] if timely else None
             is_fraud = verdict is not None and verdict.fraud
             if alerted is not None and alerted.given is not None:
                 continue
@@ -348,15 +380,15 @@ class LabelJoin:
         """Drop the labels whose transaction has not come within the expiry; returns how many."""
         clock = max(state.scored.values(), default=NEVER)
         old = [
-            (transaction, verdict)
-            for transaction, verdict in state.verdicts.items()
-            if verdict.labelled_at + self.policy.expiry_ms < clock
+            (transaction, verdicts)
+            for transaction, verdicts in state.verdicts.items()
+            if verdicts[-1].labelled_at + self.policy.expiry_ms < clock
         ]
-        for _, verdict in old:
-            self.counts[verdict.source, "unmatched"] += 1
+        for _, verdicts in old:
+            self.counts.update((verdict.source, "unmatched") for verdict in verdicts)
         if old:
             self._commit(state, step, LabelStep(dropped=[transaction for transaction, _ in old]))
-        return len(old)
+        return sum(len(verdicts) for _, verdicts in old)
 
     @staticmethod
     def _commit(state: LabelState, step: LabelStep, change: LabelStep) -> None:
@@ -370,6 +402,11 @@ class LabelJoin:
         if (change.late_offset, change.late_row) > (step.late_offset, step.late_row):
             step.late_offset, step.late_row = change.late_offset, change.late_row
         step.labels_until = max(step.labels_until, change.labels_until)
+
+
+def _risen(held: dict[int, int], partition: int, watermark: int) -> dict[int, int]:
+    """The change that makes `watermark` that of the partition; none where it is no higher."""
+    return {partition: watermark} if partition not in held or watermark > held[partition] else {}
 
 
 def encode_step(step: LabelStep) -> bytes:

@@ -93,6 +93,16 @@ def test_refused_card_number_is_redacted_everywhere(card: str) -> None:
     assert ("fraud-dlq-redacted", b"true") in output.headers
 
 
+@pytest.mark.parametrize("padded", [" {}", "{}   ", "#{}", "{}|", "_{}_", "\ufeff{}", "({})\n", "**4111-{}"])
+def test_a_card_number_with_signs_around_it_is_no_token(padded: str) -> None:
+    """Spaces and signs before and after do not make a token of it; a wrong check digit or a letter does."""
+    number = PAN if "4111-" not in padded else PAN[4:]
+    assert is_card_number(padded.format(number))
+    assert not is_card_number(padded.format(number[:-1] + "2"))
+    assert not is_card_number(padded.format(number) + "x")
+    assert not is_card_number("#" * 16)
+
+
 @pytest.mark.parametrize(
     "value",
     [

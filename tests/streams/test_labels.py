@@ -240,3 +240,85 @@ def test_every_transaction_ends_as_its_labels_by_maturity_say(
     outcomes += joined.mature(10**6)
     final = {name: fraud for name, fraud, _, _ in outcomes}
     assert final == {name: 0 <= delay <= MATURITY for _, name, _, delay in story}
+
+
+@pytest.mark.parametrize("alert", [True, False])
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_verdict_after_maturity_replaces_none_in_time(alert: bool, ahead: bool) -> None:
+    """A report and its reversal after maturity leave a fraud, also if both are read before the scoring."""
+    joined = Joined()
+    outcomes: list[Outcome] = []
+    if not ahead:
+        outcomes += joined.score({"t": (10, alert)})
+    outcomes += joined.label("t", True, 50) + joined.label("t", False, 200, revision=1)
+    if ahead:
+        outcomes += joined.score({"t": (10, alert)})
+    outcomes += joined.mature(10)
+    assert outcomes == [("t", True, 50 if alert else 110, "chargeback")]
+    assert joined.join.counts["chargeback", "unmatched"] == 1
+    assert joined.state.verdicts == {}
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_held_verdicts_give_an_alert_all_that_was_said_of_it(ahead: bool) -> None:
+    """Read before the alert or after, each change of mind by maturity is an outcome of its time."""
+    joined = Joined()
+    outcomes: list[Outcome] = []
+    if not ahead:
+        outcomes += joined.score({"t": (10, True), "u": (10, True)})
+    outcomes += joined.feedback("t", "dismissed", 20) + joined.label("t", True, 60)
+    outcomes += joined.label("t", False, 111, revision=1) + joined.label("u", True, 111)
+    if ahead:
+        outcomes += joined.score({"t": (10, True), "u": (10, True)})
+    assert outcomes == [("t", False, 20, "analyst"), ("t", True, 60, "chargeback")]
+    assert joined.mature(10) == [("u", False, 110, "maturity")]
+
+
+verdicts = st.lists(
+    st.tuples(
+        st.booleans(), st.integers(90, 130), st.sampled_from(["analyst", "chargeback", "bank"]),
+        st.integers(0, 1),
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(verdicts, st.booleans(), st.data())
+def test_the_order_in_which_verdicts_are_read_decides_nothing(
+    said: list[tuple[bool, int, str, int]], alert: bool, data: st.DataObject
+) -> None:
+    """Any interleaving of labels and scoring ends as the highest rank given by maturity says."""
+    joined = Joined()
+    outcomes: list[Outcome] = []
+    order = data.draw(st.permutations([*said, None]))
+    for item in order:
+        if item is None:
+            outcomes += joined.score({"t": (10, alert)})
+        else:
+            fraud, at, source, revision = item
+            outcomes += joined.label("t", fraud, at, source, revision)
+    outcomes += joined.mature(10)
+    authority = ["analyst", "chargeback", "bank"]
+    timely = [(authority.index(source), rev, at, fraud) for fraud, at, source, rev in said if at <= 110]
+    expected = max(timely)[3] if timely else False
+    assert outcomes[-1][1] == expected
+    if not alert:
+        source = authority[max(timely)[0]] if timely else "maturity"
+        assert outcomes == [("t", expected, 110, source)]
+    assert joined.state.verdicts == {}
+
+
+def test_what_is_not_ripe_is_no_change() -> None:
+    """Asked again, an unripe head, a watermark that stands and a label read twice leave nothing to save."""
+    joined = Joined()
+    joined.score({"s": (5, False), "t": (10, False)})
+    joined.mature(5)
+    joined.label("t", True, 50)
+    offset, rows = joined.log[0]
+    step = LabelStep()
+    assert joined.join.mature(joined.state, step, rows, offset, 5) == ([], False)
+    joined.join.scored(joined.state, step, rows)
+    joined.join.labels(joined.state, step, [Label("t", "c", True, "chargeback", 50, 0)])
+    assert joined.join.expire(joined.state, step) == 0
+    assert step == LabelStep()
