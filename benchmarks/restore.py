@@ -48,8 +48,9 @@ def batch(rng: np.random.Generator, cards: np.ndarray, tags: int, first: int, at
 async def write(broker: str, partitions: int, keys: int, per_key: float, seed: int) -> list[int]:
     """Fill the changelog; the keys each partition's state ends up with."""
     spec, rng = FeatureSpec.default(), np.random.default_rng(seed)
-    log, held = Changelog(TOPIC, Broker(bootstrap=broker)), []
+    held = []
     async with Outputs(broker) as outputs:
+        log = Changelog(TOPIC, Broker(bootstrap=broker), outputs)
         for partition in range(partitions):
             state = CardState(spec, RULES)
             await log.restore(partition, state)
@@ -62,18 +63,20 @@ async def write(broker: str, partitions: int, keys: int, per_key: float, seed: i
                 )
                 delta = state.delta(rows, first + len(rows))
                 state.apply(delta)
-                await outputs.send(log.records(partition, state, delta))
+                await log.save(partition, state, delta)
             held.append(state.windows.n_keys)
     return held
 
 
 async def restore(broker: str, partitions: int) -> tuple[float, list[int], int]:
     """Seconds for all partitions together, the keys restored by partition, bytes read."""
-    spec, log = FeatureSpec.default(), Changelog(TOPIC, Broker(bootstrap=broker))
+    spec = FeatureSpec.default()
     states = [CardState(spec, RULES) for _ in range(partitions)]
-    begun = time.monotonic()
-    restored = await asyncio.gather(*(log.restore(index, state) for index, state in enumerate(states)))
-    seconds = time.monotonic() - begun
+    async with Outputs(broker) as outputs:
+        log = Changelog(TOPIC, Broker(bootstrap=broker), outputs)
+        begun = time.monotonic()
+        restored = await asyncio.gather(*(log.restore(index, state) for index, state in enumerate(states)))
+        seconds = time.monotonic() - begun
     return seconds, [state.windows.n_keys for state in states], sum(one.bytes for one in restored)
 
 

@@ -9,12 +9,23 @@ order: a delta is applied, a bucket replaces what it covers.
 A bucket can be larger than a message, so it is cut into chunks. Its two latest versions alternate between two
 sets of keys, so that a crash between two chunks, followed by compaction, leaves the older version whole.
 
-Keys: `d/<sequence>` for a delta, `b/<bucket>/<side>/<chunk>` for a chunk.
+Only one worker may own a partition, but an old one can still write: it was stopped and woken, or a send of
+its was under way. Every restore therefore takes a new random *owner* id, appends a marker of it and reads
+exactly up to that. Records carry their owner in the key, so owners never overwrite each other; readers pass
+over what does not belong to the latest marker before it, and over a delta that they have applied. A marker
+stays until nothing of its owner or an earlier one is left in the log.
+
+Tombstones work whatever readers think of them, so an owner sends them only when what they replace is known to
+stand before any later marker: it counts offsets, and looks at what others have written when there is a gap.
+
+Keys: `o/<owner>` for a marker, `d/<owner>/<sequence>` for a delta, `b/<owner>/<bucket>/<side>/<chunk>` for a
+chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +33,7 @@ import aiokafka
 import msgspec
 
 from streams.kafka.connection import client_options
-from streams.kafka.outputs import Output
+from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
 
 CHUNK_BYTES = 512 * 1024
@@ -50,6 +61,10 @@ class ChangelogError(RuntimeError):
     """The changelog holds something that this version cannot restore from."""
 
 
+class ChangelogFenced(ChangelogError):
+    """Another worker has taken over the partition: nothing written since will be restored."""
+
+
 class _Chunk(msgspec.Struct, array_like=True):
     version: int
     index: int
@@ -62,16 +77,54 @@ _decode_chunk = msgspec.msgpack.Decoder(_Chunk).decode
 
 
 @dataclass(slots=True)
+class _Owned:
+    """What the log holds of one owner: deltas `first` to before `next`, and keys of chunks by bucket."""
+
+    first: int = 0
+    next: int = 0
+    chunks: dict[int, set[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class _Writer:
     """Where the log of one partition stands."""
 
-    sequence: int = 0
-    oldest_delta: int = 0
-    round_start: int = 0
+    owner: str = ""
+    #: The offset after the last record known to be of this owner or read by it.
+    end: int = 0
+    #: In order of their markers; the last one is the owner.
+    owners: dict[str, _Owned] = field(default_factory=dict)
+    #: Of each owner, the deltas that the running round over the buckets replaces.
+    round_ends: dict[str, int] = field(default_factory=dict)
     next_bucket: int = 0
     bytes_since_bucket: int = 0
     state_bytes: int = 0
     versions: dict[int, int] = field(default_factory=dict)
+    #: Buckets and rounds that have been handed out, and replace older records once they are known to stand.
+    unsettled_buckets: list[int] = field(default_factory=list)
+    unsettled_round: dict[str, int] = field(default_factory=dict)
+
+    def begin_round(self) -> None:
+        self.round_ends = {owner: owned.next for owner, owned in self.owners.items()}
+        self.state_bytes = 0
+
+    def replaced(self) -> Iterator[str]:
+        """The keys that what has been handed out makes superfluous, in the order of their tombstones."""
+        for owned in self.owners.values():
+            for bucket in self.unsettled_buckets:
+                yield from sorted(owned.chunks.pop(bucket, ()))
+        for owner, end in self.unsettled_round.items():
+            if owner in self.owners:
+                owned = self.owners[owner]
+                yield from (f"d/{owner}/{sequence}" for sequence in range(owned.first, end))
+                owned.first = max(owned.first, end)
+        self.unsettled_buckets, self.unsettled_round = [], {}
+        # In order: a marker that goes before an earlier one would let late records of that one count.
+        for owner, owned in list(self.owners.items()):
+            if owner == self.owner or owned.chunks or owned.first < owned.next:
+                return
+            del self.owners[owner]
+            yield f"o/{owner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +142,53 @@ class Changelog:
     Args:
         topic: name of the compacted topic; its partitions are those of the stage.
         broker: how to reach the cluster.
+        outputs: the producer; must be started before the first restore.
     """
 
-    def __init__(self, topic: str, broker: Broker) -> None:
+    def __init__(self, topic: str, broker: Broker, outputs: Outputs) -> None:
         self.topic = topic
         self._broker = broker
+        self._outputs = outputs
         self._writers: dict[int, _Writer] = {}
 
-    def records(self, partition: int, state: PartitionState, delta: bytes) -> list[Output]:
-        """The messages that make the last batch durable: its delta and, when due, buckets and tombstones.
+    async def save(self, partition: int, state: PartitionState, delta: bytes) -> None:
+        """Make the last batch durable: its delta and, when due, a bucket. `state` has applied the delta.
 
-        `state` has already applied the delta. The messages must be sent in this order.
+        Raises:
+            ChangelogFenced: another worker owns the partition; the batch must not be finished.
+            SendFailed: from the producer.
         """
+        await self._append(partition, self._records(partition, state, delta))
+
+    async def save_whole(self, partition: int, state: PartitionState) -> None:
+        """Write the whole state at once, for a state that is small or has no deltas; raises as `save`."""
+        await self._append(partition, self._whole(partition, state))
+
+    async def _append(self, partition: int, records: list[Output]) -> None:
         writer = self._writers[partition]
-        records = [self._output(partition, f"d/{writer.sequence}", delta)]
-        writer.sequence += 1
+        end = (await self._outputs.send(records))[self.topic, partition]
+        if end == writer.end + len(records):
+            writer.end = end
+        else:  # a stranger's records, or own ones twice
+            await self._look_for_owners(partition, writer)
+        tombstones = self._settled(partition)
+        if tombstones:
+            end = (await self._outputs.send(tombstones))[self.topic, partition]
+            if end == writer.end + len(tombstones):
+                writer.end = end
+
+    async def _look_for_owners(self, partition: int, writer: _Writer) -> None:
+        async for record in self._read(partition, writer.end, None):
+            if _takes_over(record.key, record.value, writer.owner):
+                raise ChangelogFenced(f"{self.topic}[{partition}] has been taken over by another worker")
+            writer.end = record.offset + 1
+
+    def _records(self, partition: int, state: PartitionState, delta: bytes) -> list[Output]:
+        """The messages of `save`, to be sent in this order."""
+        writer = self._writers[partition]
+        own = writer.owners[writer.owner]
+        records = [self._output(partition, f"d/{writer.owner}/{own.next}", delta)]
+        own.next += 1
         writer.bytes_since_bucket += len(delta)
         due = max(_MIN_BYTES_PER_BUCKET, writer.state_bytes * _DELTAS_PER_STATE / state.buckets)
         if writer.bytes_since_bucket >= due:
@@ -111,16 +196,21 @@ class Changelog:
             records += self._checkpoint(partition, writer, state)
         return records
 
-    def checkpoint(self, partition: int, state: PartitionState) -> list[Output]:
-        """The messages that hold the whole state at once, for a state that is small or has no deltas."""
+    def _whole(self, partition: int, state: PartitionState) -> list[Output]:
         writer = self._writers[partition]
         return [record for _ in range(state.buckets) for record in self._checkpoint(partition, writer, state)]
+
+    def _settled(self, partition: int) -> list[Output]:
+        """The tombstones that are due once the messages handed out stand before any other owner's marker."""
+        writer = self._writers[partition]
+        if not writer.unsettled_buckets:
+            return []
+        return [self._output(partition, key, None) for key in writer.replaced()]
 
     def _checkpoint(self, partition: int, writer: _Writer, state: PartitionState) -> list[Output]:
         bucket = writer.next_bucket
         if bucket == 0:
-            writer.round_start = writer.sequence
-            writer.state_bytes = 0
+            writer.begin_round()
         data = state.dump(bucket)
         writer.state_bytes += len(data)
         version = writer.versions.get(bucket, -1) + 1
@@ -129,30 +219,44 @@ class Changelog:
         records = [
             self._output(
                 partition,
-                f"b/{bucket}/{version % 2}/{index}",
+                f"b/{writer.owner}/{bucket}/{version % 2}/{index}",
                 _encode_chunk(_Chunk(version, index, len(pieces), piece)),
             )
             for index, piece in enumerate(pieces)
         ]
+        writer.unsettled_buckets.append(bucket)
         writer.next_bucket = (bucket + 1) % state.buckets
         if writer.next_bucket == 0:
-            records += [
-                self._output(partition, f"d/{sequence}", None)
-                for sequence in range(writer.oldest_delta, writer.round_start)
-            ]
-            writer.oldest_delta = writer.round_start
+            writer.unsettled_round = writer.round_ends
         return records
 
     def _output(self, partition: int, key: str, value: bytes | None) -> Output:
         return Output(self.topic, partition, key.encode(), value)
 
     async def restore(self, partition: int, state: PartitionState) -> Restored:
-        """Read the partition's log from its beginning to its end into the empty `state`.
+        """Take over the partition; read its log up to there into the empty `state`.
 
         Raises:
             ChangelogError: a message on the topic is not of this format.
+            ChangelogFenced: yet another worker has taken over meanwhile.
+            SendFailed: from the producer.
         """
+        owner = os.urandom(8).hex()
+        marker = self._output(partition, f"o/{owner}", b"1")
+        end = (await self._outputs.send([marker]))[self.topic, partition]
         reader = _Reader(state)
+        async for record in self._read(partition, None, end):
+            reader.read(record.key, record.value)
+        if reader.owner != owner:
+            raise ChangelogFenced(f"{self.topic}[{partition}] has been taken over by another worker")
+        self._writers[partition] = reader.writer()
+        self._writers[partition].end = end
+        return Restored(reader.deltas, reader.loaded, reader.bytes)
+
+    async def _read(
+        self, partition: int, start: int | None, end: int | None
+    ) -> AsyncIterator[aiokafka.ConsumerRecord]:
+        """The records from offset `start` (None: the first) to before `end` (None: the present end)."""
         consumer = aiokafka.AIOKafkaConsumer(
             **client_options(self._broker),
             enable_auto_commit=False,
@@ -164,16 +268,26 @@ class Changelog:
         try:
             tp = aiokafka.TopicPartition(self.topic, partition)
             consumer.assign([tp])
-            await consumer.seek_to_beginning(tp)
-            # The end is the high watermark of a fetch: the embedded broker's ListOffsets stops short of it.
-            while consumer.highwater(tp) is None or await consumer.position(tp) < consumer.highwater(tp):
+            if start is None:
+                await consumer.seek_to_beginning(tp)
+            else:
+                consumer.seek(tp, start)
+            while end is None or await consumer.position(tp) < end:
                 for records in (await consumer.getmany(tp, timeout_ms=200)).values():
                     for record in records:
-                        reader.read(record.key, record.value)
+                        if end is None or record.offset < end:
+                            yield record
+                # The end is the high watermark of a fetch: the embedded broker's ListOffsets stops short.
+                high = consumer.highwater(tp)
+                if end is None and high is not None and await consumer.position(tp) >= high:
+                    return
         finally:
             await consumer.stop()
-        self._writers[partition] = reader.writer
-        return Restored(reader.deltas, reader.loaded, reader.bytes)
+
+
+def _takes_over(key: bytes | None, value: bytes | None, owner: str) -> bool:
+    """Whether the record is the marker of an owner other than `owner`."""
+    return value is not None and (key or b"").startswith(b"o/") and key != f"o/{owner}".encode()
 
 
 class _Reader:
@@ -181,60 +295,93 @@ class _Reader:
 
     def __init__(self, state: PartitionState) -> None:
         self.state = state
-        self.writer = _Writer()
+        self.owner: str | None = None
         self.deltas = 0
         self.loaded = 0
         self.bytes = 0
-        self._oldest: int | None = None
-        self._chunks: dict[tuple[int, int], list[bytes]] = {}
+        self._writer = _Writer()
+        self._owners = self._writer.owners
+        #: Of the present owner: versions of buckets that are loaded, and pieces of those that are not yet.
+        self._versions: dict[int, int] = {}
+        self._pieces: dict[tuple[int, int], list[bytes]] = {}
+
+    def writer(self) -> _Writer:
+        """To go on with as the owner of the last marker."""
+        self._writer.owner = self.owner or ""
+        return self._writer
 
     def read(self, key: bytes | None, value: bytes | None) -> None:
         try:
-            kind, *numbers = (key or b"").decode().split("/")
+            kind, owner, *numbers = (key or b"").decode().split("/")
             positions = [int(number) for number in numbers]
-            if kind == "d" and len(positions) == 1:
-                self._delta(positions[0], value)
+            if kind == "o" and not positions:
+                self._marker(owner, value)
+            elif kind == "d" and len(positions) == 1:
+                self._delta(owner, positions[0], value)
             elif kind == "b" and len(positions) == 3:
-                self._chunk(positions, value)
+                self._chunk(owner, positions[0], positions[2], (key or b"").decode(), value)
             else:
                 raise ValueError("unknown kind of key")
         except (ValueError, msgspec.MsgspecError) as error:
             raise ChangelogError(f"changelog key {key!r}: {error}") from error
         self.bytes += len(value or b"")
 
-    def _delta(self, sequence: int, value: bytes | None) -> None:
-        self.writer.sequence = max(self.writer.sequence, sequence + 1)
+    def _marker(self, owner: str, value: bytes | None) -> None:
         if value is None:
-            self.writer.oldest_delta = max(self.writer.oldest_delta, sequence + 1)
+            owned = self._owners.get(owner)
+            if owned is not None and not owned.chunks and owned.first == owned.next:
+                del self._owners[owner]
+        elif owner != self.owner:
+            self.owner = owner
+            self._owners[owner] = self._owners.pop(owner, _Owned())
+            self._versions, self._pieces = {}, {}
+
+    def _delta(self, owner: str, sequence: int, value: bytes | None) -> None:
+        owned = self._owners.get(owner)
+        if value is None:
+            if owned is not None:
+                owned.first = max(owned.first, sequence + 1)
+                owned.next = max(owned.next, sequence + 1)
             return
-        if self._oldest is None:
-            self._oldest = sequence
-            self.writer.oldest_delta = max(self.writer.oldest_delta, sequence)
+        if owned is None:  # its marker is gone: it comes too late, and is to be removed
+            owned = self._owners[owner] = _Owned()
+        if owned.first == owned.next:
+            owned.first = owned.next = max(owned.next, sequence)
+        if sequence < owned.next:
+            return
+        owned.next = sequence + 1
+        if owner != self.owner:
+            return
         self.state.apply(value)
         self.deltas += 1
-        self.writer.bytes_since_bucket += len(value)
+        self._writer.bytes_since_bucket += len(value)
 
-    def _chunk(self, positions: Sequence[int], value: bytes | None) -> None:
-        bucket, _side, index = positions
+    def _chunk(self, owner: str, bucket: int, index: int, key: str, value: bytes | None) -> None:
         if value is None:
+            keys = self._owners[owner].chunks.get(bucket) if owner in self._owners else None
+            if keys is not None:
+                keys.discard(key)
+                if not keys:
+                    del self._owners[owner].chunks[bucket]
             return
         chunk = _decode_chunk(value)
-        if index == 0:  # a version that a crash cut short begins anew under the same number
-            self._chunks[bucket, chunk.version] = []
-        pieces = self._chunks.get((bucket, chunk.version))
-        if pieces is None or index != len(pieces):
-            return  # the rest of a version whose beginning has been compacted away
+        self._owners.setdefault(owner, _Owned()).chunks.setdefault(bucket, set()).add(key)
+        if owner != self.owner or chunk.version <= self._versions.get(bucket, -1):
+            return
+        pieces = self._pieces.setdefault((bucket, chunk.version), [])
+        if index != len(pieces):
+            return  # a piece twice, or the rest of a version whose beginning has been compacted away
         pieces.append(chunk.data)
         if len(pieces) < chunk.count:
             return
-        del self._chunks[bucket, chunk.version]
+        del self._pieces[bucket, chunk.version]
         data = b"".join(pieces)
         self.state.load(bucket, data)
         self.loaded += 1
-        self.writer.versions[bucket] = max(chunk.version, self.writer.versions.get(bucket, -1))
-        self.writer.next_bucket = (bucket + 1) % self.state.buckets
+        self._versions[bucket] = chunk.version
+        writer = self._writer
+        writer.next_bucket = (bucket + 1) % self.state.buckets
         if bucket == 0:
-            self.writer.round_start = self.writer.sequence
-            self.writer.state_bytes = 0
-        self.writer.state_bytes += len(data)
-        self.writer.bytes_since_bucket = 0
+            writer.begin_round()
+        writer.state_bytes += len(data)
+        writer.bytes_since_bucket = 0

@@ -110,7 +110,7 @@ class CardWork:
             failpoint("card:sent")
             self.state.next_offset = batches[-1].next_offset
             delta = self.state.delta(rows, self.state.next_offset)
-            await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
+            await self._changelog.save(self._partition, self.state, delta)
             failpoint("card:saved")
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
             duplicates = len(rows) - len(kept)
@@ -153,7 +153,7 @@ class CardWork:
 
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[CardWork]:
     """Read transactions in batches, one task per partition."""
-    changelog = Changelog(context.name("card-state"), context.settings.broker)
+    changelog = Changelog(context.name("card-state"), context.settings.broker, context.outputs)
     tasks = PartitionTasks(
         "card", lambda partition: CardWork(partition, context, changelog), app.crash, most=MOST_ROWS
     )

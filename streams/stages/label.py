@@ -192,7 +192,7 @@ class LabelWork:
             failpoint("label:sent")
         if step != LabelStep():
             delta = encode_step(step)
-            await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
+            await self._changelog.save(self._partition, self.state, delta)
             failpoint("label:saved")
 
     def _outcome_records(self, outcomes: list[Columns]) -> list[Output]:
@@ -259,7 +259,7 @@ class LabelWork:
 
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
     """Read labels, feedback and scored rows in batches, one task per partition."""
-    changelog = Changelog(context.name("label-state"), context.settings.broker)
+    changelog = Changelog(context.name("label-state"), context.settings.broker, context.outputs)
     labels = context.name("labels")
 
     def caught_up(partition: int) -> bool:

@@ -152,7 +152,7 @@ class LearnWork:
         failpoint("learn:published")
 
     async def _save(self) -> None:
-        await self._context.outputs.send(self._changelog.checkpoint(self._partition, self.checkpoint))
+        await self._changelog.save_whole(self._partition, self.checkpoint)
         failpoint("learn:saved")
         self._saved_at = self._context.clock()
         for batch in self._held:
@@ -166,7 +166,7 @@ def _size(batch: RecordBatch) -> int:
 
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
     """Read outcomes in batches."""
-    changelog = Changelog(context.name("learn-state"), context.settings.broker)
+    changelog = Changelog(context.name("learn-state"), context.settings.broker, context.outputs)
     topic = context.name("outcomes")
     transport = transport_of(app)
 

@@ -244,7 +244,7 @@ class ScoreWork:
         step = replace(step, told=dict(self._told))
         self.state.advance(step)
         delta = self.state.delta(rows, frauds, step)
-        await self._context.outputs.send(self._changelog.records(self._partition, self.state, delta))
+        await self._changelog.save(self._partition, self.state, delta)
         saved, self._unsaved = self._unsaved, []
         for batch in saved:
             batch.finish()
@@ -372,7 +372,7 @@ def fault(shadow: Shadow) -> str:
 
 def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> PartitionTasks[ScoreWork]:
     """Read the hop and the known frauds in batches, one task per partition."""
-    changelog = Changelog(context.name("score-state"), context.settings.broker)
+    changelog = Changelog(context.name("score-state"), context.settings.broker, context.outputs)
     tasks = PartitionTasks(
         "score",
         lambda partition: ScoreWork(partition, context, changelog, feed),
