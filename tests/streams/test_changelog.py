@@ -1,7 +1,9 @@
-"""The changelog on an in-memory log with compaction and crashes."""
+"""The changelog on an in-memory log with compaction, crashes and owners that write after their time."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import zlib
 from collections.abc import Iterator
 
@@ -11,12 +13,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.kafka import changelog as module
-from streams.kafka.changelog import Changelog, ChangelogError
-from streams.kafka.outputs import Output
+from streams.kafka.changelog import Changelog, ChangelogError, ChangelogFenced
+from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
+from tests.streams.clients import new_topic
 
 BUCKETS = 3
 Log = list[tuple[bytes, bytes | None]]
+_owners = itertools.count()
 
 
 class Chains:
@@ -49,13 +53,21 @@ def small_pieces() -> Iterator[None]:
 
 
 def restored(log: Log) -> tuple[Chains, Changelog]:
-    """State and changelog of a worker that has read the log."""
-    state, changelog = Chains(), Changelog("state", Broker())
+    """State and changelog of a worker that has taken over; its marker is appended to the log."""
+    state, changelog = Chains(), Changelog("state", Broker(), Outputs("unused:9092"))
+    log.append((f"o/{len(log)}-{next(_owners)}".encode(), b"1"))
     reader = module._Reader(state)
     for key, value in log:
         reader.read(key, value)
-    changelog._writers[0] = reader.writer
+    changelog._writers[0] = reader.writer()
     return state, changelog
+
+
+def save(log: Log, state: Chains, changelog: Changelog, delta: bytes) -> None:
+    """Apply, append, and tombstone what has been replaced."""
+    state.apply(delta)
+    log += pairs(changelog._records(0, state, delta))
+    log += pairs(changelog._settled(0))
 
 
 def compacted(log: Log, stop: int, *, drop_tombstones: bool) -> Log:
@@ -73,51 +85,82 @@ def pairs(records: list[Output]) -> Log:
     return [(record.key or b"", record.value) for record in records]
 
 
+deltas_of_a_life = st.lists(st.binary(min_size=1, max_size=20), max_size=25)
 lives = st.lists(
     st.tuples(
-        st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=25),
-        st.floats(0, 1),  # where in the messages of the last delta the crash falls
+        deltas_of_a_life,
+        st.floats(0, 1),  # where in the messages of the last delta the worker dies or loses its partition
         st.floats(0, 1),  # how much of the log the cleaner has been over
         st.booleans(),
+        st.lists(st.binary(min_size=1, max_size=20), max_size=12),  # what it writes when it has lost it
+        st.booleans(),  # whether a request of the last delta is repeated
     ),
     min_size=1,
-    max_size=6,
+    max_size=7,
 )
 
 
-@hypothesis_settings(max_examples=250, deadline=None)
+@hypothesis_settings(max_examples=400, deadline=None)
 @given(lives)
 def test_a_restart_finds_the_state_of_the_last_delta_that_was_written(
-    lives: list[tuple[list[bytes], float, float, bool]],
+    lives: list[tuple[list[bytes], float, float, bool, list[bytes], bool]],
 ) -> None:
-    """Wherever a worker dies and whatever the cleaner removed, the next starts from the last delta."""
+    """Wherever a worker dies or is replaced, whatever it still writes, whatever is repeated and whatever the
+    cleaner removed, the next starts from the last delta of before it took over.
+    """
     log: Log = []
     state, changelog = restored(log)
-    for deltas, crash, cleaned, drop_tombstones in lives:
+    late: list[Log] = []  # messages of earlier owners, to be appended one batch after each of the next deltas
+    for deltas, crash, cleaned, drop_tombstones, afterwards, repeated in lives:
+        rest: Log = []
         for number, delta in enumerate(deltas):
             before = list(state.chains)
             state.apply(delta)
-            messages = pairs(changelog.records(0, state, delta))
+            messages = pairs(changelog._records(0, state, delta))
             if number == len(deltas) - 1:
-                messages = messages[: round(crash * len(messages))]
+                cut = round(crash * (len(messages) + 1))
+                messages, rest = messages[:cut], messages[cut:]
+                if cut > len(messages):  # all of it was acknowledged: the tombstones come late
+                    rest = pairs(changelog._settled(0))
+                if repeated:
+                    log += messages
                 if not messages:
                     state.chains = before
             log += messages
+            if number < len(deltas) - 1:
+                log += pairs(changelog._settled(0))
+            if late:
+                log += late.pop(0)
         log = compacted(log, round(cleaned * len(log)), drop_tombstones=drop_tombstones)
-        expected = state.chains
+        expected = list(state.chains)
+        old_state, old = state, changelog
         state, changelog = restored(log)
         assert state.chains == expected
+        # The replaced one has not noticed: it sends, and has nothing tombstoned, for it finds the marker.
+        zombie = [rest]
+        for delta in afterwards:
+            old_state.apply(delta)
+            zombie.append(pairs(old._records(0, old_state, delta)))
+        late += zombie
+        log += late.pop(0)
+    for messages in late:
+        log += messages
+    expected = list(state.chains)
+    log = compacted(log, len(log), drop_tombstones=True)
+    assert restored(log)[0].chains == expected
 
 
 def test_the_log_stays_bounded() -> None:
-    """After a thousand deltas a cleaned log holds two versions of the state and the deltas of two rounds."""
+    """After a thousand deltas and twenty owners a cleaned log holds a few versions of the state and the
+    deltas of two rounds.
+    """
     log: Log = []
     state, changelog = restored(log)
     sizes = []
     for number in range(1000):
-        delta = bytes([number % 256]) * 10
-        state.apply(delta)
-        log += pairs(changelog.records(0, state, delta))
+        save(log, state, changelog, bytes([number % 256]) * 10)
+        if number % 50 == 49:
+            state, changelog = restored(log)
         log = compacted(log, len(log), drop_tombstones=True)
         sizes.append(sum(len(value or b"") for _, value in log))
     state_bytes = BUCKETS * 54
@@ -128,12 +171,13 @@ def test_the_log_stays_bounded() -> None:
 
 def test_a_whole_checkpoint_needs_no_deltas() -> None:
     """State written at once is read back without a delta, also when the write before it was cut short."""
-    state, changelog = restored([])
+    log: Log = []
+    state, changelog = restored(log)
     state.chains = [bytes([bucket]) * 40 for bucket in range(BUCKETS)]
-    log = pairs(changelog.checkpoint(0, state))
+    log += pairs(changelog._whole(0, state))
     wanted = list(state.chains)
     state.chains = [b"later" * 10] * BUCKETS
-    cut = pairs(changelog.checkpoint(0, state))
+    cut = pairs(changelog._whole(0, state))
     again, _ = restored(compacted(log + cut[:2], len(log) + 2, drop_tombstones=True))
     assert again.chains == wanted
     last, _ = restored(compacted(log + cut, len(log) + len(cut), drop_tombstones=True))
@@ -141,9 +185,65 @@ def test_a_whole_checkpoint_needs_no_deltas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(b"x/1", b""), (b"d/one", b""), (None, b""), (b"b/0/0/0", b"\xff"), (b"b/0/0", b"")]
+    ("key", "value"),
+    [(b"x/a/1", b""), (b"d/a/one", b""), (None, b""), (b"b/a/0/0/0", b"\xff"), (b"b/a/0/0", b"")],
 )
 def test_foreign_messages_are_refused(key: bytes | None, value: bytes) -> None:
     """A message that is no delta and no chunk ends the restore instead of being passed over."""
     with pytest.raises(ChangelogError, match="changelog key"):
         module._Reader(Chains()).read(key, value)
+
+
+@pytest.mark.broker
+def test_an_owner_that_has_been_replaced_is_told(broker: str) -> None:
+    """On a real log a save after another's takeover raises and does not count; the new owner goes on."""
+
+    async def run() -> None:
+        topic = await new_topic(broker, 1)
+        async with Outputs(broker) as old_outputs, Outputs(broker) as outputs:
+            old, new, third = (
+                Changelog(topic, Broker(bootstrap=broker), each) for each in (old_outputs, outputs, outputs)
+            )
+            old_state, state, last = Chains(), Chains(), Chains()
+            await old.restore(0, old_state)
+            for number in range(20):
+                delta = bytes([number]) * 10
+                old_state.apply(delta)
+                await old.save(0, old_state, delta)
+            await new.restore(0, state)
+            assert state.chains == old_state.chains
+            for _ in range(2):
+                old_state.apply(b"late")
+                with pytest.raises(ChangelogFenced, match="taken over"):
+                    await old.save(0, old_state, b"late")
+            for number in range(20):
+                delta = bytes([number]) * 9
+                state.apply(delta)
+                await new.save(0, state, delta)
+            await third.restore(0, last)
+            assert last.chains == state.chains
+
+    asyncio.run(run())
+
+
+@pytest.mark.broker
+def test_a_repeated_request_is_no_other_owner(broker: str) -> None:
+    """Records that a retry appended twice count once, and the owner may go on."""
+
+    async def run() -> None:
+        topic = await new_topic(broker, 1)
+        async with Outputs(broker) as outputs:
+            changelog = Changelog(topic, Broker(bootstrap=broker), outputs)
+            state, again = Chains(), Chains()
+            await changelog.restore(0, state)
+            for number in range(12):
+                delta = bytes([number]) * 10
+                state.apply(delta)
+                if number % 3 == 0:
+                    key = f"d/{changelog._writers[0].owner}/{number}".encode()
+                    await outputs.send([Output(topic, 0, key, delta)])
+                await changelog.save(0, state, delta)
+            await changelog.restore(0, again)
+            assert again.chains == state.chains
+
+    asyncio.run(run())
