@@ -1,0 +1,336 @@
+"""The learn stage over a restart: what its checkpoint keeps, and what of the outcomes it holds in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiokafka
+import msgspec
+import numpy as np
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from models.snapshot import Snapshot, decode, encode
+from streams.app import build
+from streams.kafka.batches import PartitionBook, RecordBatch
+from streams.kafka.changelog import Changelog
+from streams.sections import Models, Slot
+from streams.settings import Settings, load
+from streams.stages import learn as stage
+from streams.stages import learn_checkpoint
+from streams.stages.alignment import NEVER
+from streams.stages.columns import Columns
+from streams.stages.context import StageContext
+from streams.stages.learn import LearnWork
+from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
+from streams.stages.learn_core import LearnCore, LearnRules, LearnState
+from streams.stages.model_slots import build_learners
+from tests.streams.clients import unique
+
+HOUR = 3_600_000
+PARTITIONS = 2
+CHAMPION = Slot(name="champion", kind="logistic")
+SHADOW = Slot(name="shadow", kind="logistic", negative_rate=0.5)
+
+
+def settings(broker: str = "localhost:9092", prefix: str = "learn") -> Settings:
+    keys = ("transactions", "labels", "feedback", "scores", "alerts", "dead_letters", "models", "control")
+    names = {f"topics.{key}": f"{prefix}.{key}" for key in (*keys, "metrics", "internal_prefix")}
+    made = load(overrides={**names, "broker.bootstrap": broker, "topics.partitions": PARTITIONS}, environ={})
+    slots = {"champion": CHAMPION, "shadows": (SHADOW,)}
+    return made.model_copy(update={"models": Models.model_validate({**slots, "publish_every": "1h"})})
+
+
+CONTEXT = build(settings(), ["learn"]).context
+
+
+def outcomes(partition: int, watermark: int, known_at: Sequence[int] = (), *, bad: bool = False) -> Columns:
+    n = len(known_at)
+    features = np.random.default_rng(partition).random((n, len(CONTEXT.spec.names)))
+    if bad:
+        features[:] = np.nan
+    return Columns(
+        {"label_partition": partition, "watermark": watermark},
+        {
+            "transaction": np.array(known_at, np.uint64) * np.uint64(2) + np.uint64(partition),
+            "fraud": np.arange(n) % 2 == 0,
+            "known_at": np.array(known_at, np.int64),
+            "features": features,
+        },
+    )
+
+
+#: Messages of both label partitions; what the second one says last lets everything take effect.
+MESSAGES = [
+    outcomes(0, 2 * HOUR, [HOUR // 2, HOUR + 1, HOUR + 3]),
+    outcomes(0, 5 * HOUR, [3 * HOUR, 4 * HOUR + 7]),
+    outcomes(1, HOUR, [HOUR // 3]),
+    outcomes(1, 3 * HOUR + 1, [HOUR + 2, 2 * HOUR]),
+    outcomes(0, 6 * HOUR, [5 * HOUR + 1]),
+    outcomes(1, 7 * HOUR, [4 * HOUR, 6 * HOUR]),
+]
+
+
+def checkpoint(slots: Sequence[Slot], digest: str = "0" * 16) -> LearnCheckpoint:
+    models = Models(champion=slots[0], shadows=tuple(slots[1:]))
+    return LearnCheckpoint(
+        lambda: LearnState(build_learners(models, CONTEXT.spec), PARTITIONS), digest, slot_terms(models)
+    )
+
+
+def learn(state: LearnState, messages: Sequence[Columns]) -> list[Snapshot]:
+    core = LearnCore(LearnRules(publish_every_ms=HOUR, spec_digest=CONTEXT.spec.digest))
+    published: list[Snapshot] = []
+    for rows in messages:
+        core.take(state, rows)
+        clock = state.observe(rows.meta_int("label_partition"), rows.meta_int("watermark"))
+        published += [snapshot for each in core.advance(state, clock) for snapshot in each]
+    return published
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def digests(snapshots: Sequence[Snapshot]) -> list[tuple[str, int, int, str]]:
+    return [(each.name, each.version, each.n_learned, _sha256(encode(each))) for each in snapshots]
+
+
+def test_nothing_is_learned_until_every_label_partition_has_spoken() -> None:
+    """A partition that has said nothing yet holds the clock back, from the first message on."""
+    state = checkpoint([CHAMPION]).state
+    assert state.watermarks == {0: NEVER, 1: NEVER}
+    assert learn(state, MESSAGES[:2]) == []
+    assert state.learners["champion"].n_learned == 0
+
+
+@pytest.mark.parametrize("cut", range(1, len(MESSAGES)))
+def test_a_restart_anywhere_gives_the_same_versions(cut: int) -> None:
+    """Versions, and what is in them, do not depend on where the stage went on from a checkpoint."""
+    whole = learn(checkpoint([CHAMPION, SHADOW]).state, MESSAGES)
+    assert len(whole) > 4
+    before, after = checkpoint([CHAMPION, SHADOW]), checkpoint([CHAMPION, SHADOW])
+    parts = learn(before.state, MESSAGES[:cut])
+    before.next_offset = cut
+    after.load(0, before.dump(0))
+    assert after.next_offset == cut
+    assert digests(parts + learn(after.state, MESSAGES[cut:])) == digests(whole)
+
+
+def test_slots_that_come_change_and_go() -> None:
+    """An unchanged slot goes on, a changed or new one starts anew, a removed one stops; numbers only rise."""
+    before = checkpoint([CHAMPION, SHADOW])
+    first = learn(before.state, MESSAGES[:4])
+    last = {name: max(each.version for each in first if each.name == name) for name in ("champion", "shadow")}
+    changed = SHADOW.model_copy(update={"options": {"learning_rate": 0.01}})
+    new = Slot(name="new", kind="logistic")
+    after = checkpoint([new, changed, CHAMPION])
+    after.load(0, before.dump(0))
+    learners = after.state.learners
+    assert learners["champion"].n_learned == before.state.learners["champion"].n_learned > 0
+    assert learners["shadow"].n_learned == learners["new"].n_learned == 0
+    second = learn(after.state, MESSAGES[4:])
+    for name, version in (*last.items(), ("new", 0)):
+        assert min(each.version for each in second if each.name == name) == version + 1
+
+    without = checkpoint([CHAMPION])
+    without.load(0, after.dump(0))
+    assert list(without.state.learners) == ["champion"]
+    again = checkpoint([CHAMPION, SHADOW])
+    again.load(0, without.dump(0))
+    assert again.state.versions["shadow"] == after.state.versions["shadow"]
+
+
+def test_another_feature_spec_starts_all_anew(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither learners nor waiting outcomes of other columns are taken over; numbers and position are."""
+    before, after = checkpoint([CHAMPION]), checkpoint([CHAMPION], "f" * 16)
+    learn(before.state, MESSAGES[:4])
+    before.next_offset = 4
+    with caplog.at_level(logging.WARNING):
+        after.load(0, before.dump(0))
+    assert "feature spec" in caplog.text
+    assert after.state.learners["champion"].n_learned == 0
+    assert before.state.waiting
+    assert after.state.waiting == []
+    assert (after.state.versions, after.next_offset) == (before.state.versions, 4)
+
+
+def test_learners_of_other_libraries_are_never_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of another River keeps its numbers; its learners are not even looked at."""
+    before, after = checkpoint([CHAMPION]), checkpoint([CHAMPION])
+    learn(before.state, MESSAGES)
+    data = msgspec.msgpack.decode(before.dump(0))
+    data["learners"] = {"champion": b"no pickle"}
+    data["libraries"]["river"] = "0.0.0"
+    after.load(0, msgspec.msgpack.encode(data))
+    assert after.state.learners["champion"].n_learned == 0
+    assert after.state.versions == before.state.versions
+    assert after.state.waiting == before.state.waiting
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x05.", msgspec.msgpack.encode({"format": "other"})])
+def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
+    """Anything but a checkpoint of this format raises instead of being loaded."""
+    with pytest.raises(ValueError, match="checkpoint"):
+        checkpoint([CHAMPION]).load(0, data)
+
+
+def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint says which format it has."""
+    monkeypatch.setattr(learn_checkpoint, "FORMAT", "fraudstream-learn-0")
+    data = checkpoint([CHAMPION]).dump(0)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="fraudstream-learn-0"):
+        checkpoint([CHAMPION]).load(0, data)
+
+
+@dataclass(frozen=True)
+class Message:
+    offset: int
+    value: bytes
+    topic: str = "outcomes"
+    partition: int = 0
+    timestamp: int = 0
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Outcomes:
+    """The partition of outcomes as the transport hands it out, one message a batch."""
+
+    def __init__(self) -> None:
+        self.book = PartitionBook("outcomes", 0)
+
+    def batches(self, messages: Sequence[Columns], first: int = 0) -> list[RecordBatch]:
+        return [
+            self.book.hand_out([Message(offset, rows.encode())], offset + 1, None)
+            for offset, rows in enumerate(messages, first)
+        ]
+
+
+@asynccontextmanager
+async def connected(broker: str) -> AsyncIterator[StageContext]:
+    """A learn stage's context on topics of its own."""
+    context = build(settings(broker, unique("learn")), ["learn"]).context
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await admin.start()
+    try:
+        await context.catalogue.ensure(admin)
+    finally:
+        await admin.close()
+    await context.outputs.start()
+    try:
+        yield context
+    finally:
+        await context.outputs.stop()
+
+
+async def opened(context: StageContext, paused: list[bool]) -> LearnWork:
+    changelog = Changelog(context.name("learn-state"), context.settings.broker, context.outputs)
+    work = LearnWork(0, context, changelog, paused.append)
+    await work.open()
+    return work
+
+
+async def versions(broker: str, context: StageContext, count: int) -> list[Snapshot]:
+    """The first `count` messages of the models topic."""
+    async with aiokafka.AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest") as consumer:
+        tp = aiokafka.TopicPartition(context.name("models"), 0)
+        consumer.assign([tp])
+        found: list[Snapshot] = []
+        async with asyncio.timeout(20):
+            while len(found) < count:
+                records = (await consumer.getmany(timeout_ms=200)).get(tp, ())
+                found += [decode(record.value, context.spec.digest) for record in records]
+        return found
+
+
+@pytest.mark.broker
+def test_a_stage_that_died_before_its_checkpoint_publishes_the_same_versions_again(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a death between publishing and saving the outcomes are read again: same numbers, same content,
+    however they come in batches; offsets are finished only by then."""
+
+    async def scenario() -> None:
+        async with connected(broker) as context:
+            work, log = await opened(context, []), Outcomes()
+            saved = log.batches(MESSAGES[:3])
+            await work.handle(saved)
+            assert log.book.finished == 3
+            with monkeypatch.context() as dying:
+
+                async def die() -> None:
+                    raise asyncio.CancelledError
+
+                dying.setattr(work, "_save", die)
+                with pytest.raises(asyncio.CancelledError):
+                    await work.handle(log.batches(MESSAGES[3:], 3))
+            assert log.book.finished == 3
+
+            again, log = await opened(context, []), Outcomes()
+            assert again.checkpoint.next_offset == 3
+            for batch in log.batches(MESSAGES):
+                await again.handle([batch])
+            assert log.book.finished == len(MESSAGES)
+
+            whole = learn(checkpoint([CHAMPION, SHADOW]).state, MESSAGES)
+            early = learn(checkpoint([CHAMPION, SHADOW]).state, MESSAGES[:3])
+            twice = [*digests(whole), *digests(whole)[len(early) :]]
+            found = digests(await versions(broker, context, len(twice)))
+            assert found == twice
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.broker
+def test_memory_of_fetched_outcomes_is_bounded(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound on waiting bytes the partition is paused, once half is taken it goes on; taken batches
+    keep no records, and half of those allowed without a checkpoint force one."""
+
+    async def scenario() -> None:
+        async with connected(broker) as context:
+            paused: list[bool] = []
+            work, log = await opened(context, paused), Outcomes()
+            assert paused == [False]
+            quiet = [outcomes(0, NEVER + 1, [5])] * 6
+            batches = log.batches(quiet)
+            size = len(quiet[0].encode())
+            monkeypatch.setattr(stage, "MOST_WAITING_BYTES", 4 * size)
+            monkeypatch.setattr(stage, "MOST_IN_FLIGHT", 12)
+            for batch in batches[:4]:
+                work.expect(batch)
+            assert paused == [False]
+            for batch in batches[4:]:
+                work.expect(batch)
+            assert paused == [False, True]
+            await work.handle(batches[:3])
+            assert paused == [False, True]
+            await work.handle(batches[3:5])
+            assert paused == [False, True, False]
+            assert [len(batch.records) for batch in batches] == [0, 0, 0, 0, 0, 1]
+            assert log.book.finished is None
+            await work.handle(batches[5:])
+            assert log.book.finished == 6
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.broker
+def test_refused_outcomes_are_counted_in_the_metrics(broker: str) -> None:
+    """What a learner cannot learn shows in the metrics under its name and stops nothing."""
+
+    async def scenario() -> None:
+        async with connected(broker) as context:
+            work, log = await opened(context, []), Outcomes()
+            messages = [outcomes(0, HOUR, [1, 3], bad=True), outcomes(1, HOUR, [5])]
+            await work.handle(log.batches(messages))
+            assert context.metrics.outcomes_refused.value("champion") == 2
+            assert context.metrics.model_learned.value("champion") == 1
+
+    asyncio.run(scenario())
