@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from models.learners.logistic import LogisticLearner
 from models.snapshot import Snapshot, encode, make
 from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
+from streams.stages import model_feed
 from streams.stages.model_feed import ModelFeed, model_key
 from tests.streams.clients import new_topic
 
@@ -68,6 +70,74 @@ def test_versions_are_followed_and_bad_ones_refused(broker: str) -> None:
                 assert feed.version("m", 1) is None
                 assert feed.version("m", 2) is not None
                 assert feed.refused == 3
+            finally:
+                await feed.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_is_waited_out(
+    broker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Errors of the cluster are logged and tried again; versions published meanwhile arrive."""
+    monkeypatch.setattr(model_feed, "_FIRST_RETRY_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        topic = await new_topic(broker, 1)
+        told: list[int] = []
+        feed = ModelFeed(
+            topic, Broker(bootstrap=broker), SPEC, lambda snapshot: told.append(snapshot.version)
+        )
+        async with Outputs(broker) as outputs:
+            await outputs.send([Output(topic, 0, model_key("m", 1), version(1))])
+            await feed.start()
+            try:
+                read, failures = (
+                    feed._read,
+                    iter([KafkaConnectionError("gone"), KafkaConnectionError("gone")]),
+                )
+
+                async def unreachable(*, timeout_ms: int) -> None:
+                    if (error := next(failures, None)) is not None:
+                        raise error
+                    await read(timeout_ms=timeout_ms)
+
+                monkeypatch.setattr(feed, "_read", unreachable)
+                await outputs.send([Output(topic, 0, model_key("m", 2), version(2))])
+                await until(lambda: caplog.text.count("models cannot be read") == 2)
+                await outputs.send([Output(topic, 0, model_key("m", 3), version(3))])
+                await until(lambda: told == [2, 3])
+            finally:
+                await feed.stop()
+
+    asyncio.run(scenario())
+
+
+def test_any_other_failure_ends_the_worker(broker: str) -> None:
+    """What is raised while a version is taken reaches `on_error`, instead of ending the following silently;
+    refused versions are told by model name."""
+
+    async def scenario() -> None:
+        topic = await new_topic(broker, 1)
+        refused: list[str] = []
+        errors: list[BaseException] = []
+
+        def unhappy(snapshot: Snapshot) -> None:
+            raise RuntimeError(f"version {snapshot.version}")
+
+        async def on_error(error: BaseException) -> None:
+            errors.append(error)
+
+        feed = ModelFeed(topic, Broker(bootstrap=broker), SPEC, unhappy, refused.append)
+        feed.on_error = on_error
+        async with Outputs(broker) as outputs:
+            await outputs.send([Output(topic, 0, model_key("m", 1), b"damaged")])
+            await feed.start()
+            try:
+                assert refused == ["m"]
+                await outputs.send([Output(topic, 0, model_key("m", 2), version(2))])
+                await until(lambda: bool(errors))
+                assert str(errors[0]) == "version 2"
             finally:
                 await feed.stop()
 
