@@ -65,6 +65,18 @@ def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str, m
     async def lost(tps: frozenset[faust.TP]) -> None:
         await tasks.drop(partitions(tps))
 
+    @app.on_partitions_revoked.connect
+    async def meeting(*_: object, **__: object) -> None:
+        await tasks.pause()
+
+    @app.on_partitions_assigned.connect
+    async def met(*_: object, **__: object) -> None:
+        tasks.resume()
+
+    @app.on_before_shutdown.connect
+    async def leaving(*_: object, **__: object) -> None:
+        await tasks.stop()
+
 
 class Heartbeat:
     """To which partitions behind a stage a message is due: those with rows, and those long without news.

@@ -48,6 +48,8 @@ class _Running(Generic[Work]):
         self.arrived: deque[RecordBatch] = deque()
         self.something = asyncio.Event()
         self.ending = False
+        #: held while working; whoever else holds it keeps the partition still
+        self.turn = asyncio.Lock()
         self._most = most
         self._on_error = on_error
         self.task = asyncio.create_task(self._run(), name=task_name)
@@ -61,9 +63,13 @@ class _Running(Generic[Work]):
                         async with asyncio.timeout(TICK_SECONDS):
                             await self.something.wait()
                     except TimeoutError:
-                        await self.work.tick()
+                        async with self.turn:
+                            if not self.ending:
+                                await self.work.tick()
                     continue
-                await self.work.handle(self._take())
+                async with self.turn:
+                    if self.arrived and not self.ending:
+                        await self.work.handle(self._take())
         except Exception as error:
             await self._on_error(error)
 
@@ -102,6 +108,7 @@ class PartitionTasks(Generic[Work]):
         self._on_error = on_error
         self._most = most
         self._running: dict[int, _Running[Work]] = {}
+        self._still: list[_Running[Work]] = []
 
     @property
     def works(self) -> dict[int, Work]:
@@ -128,6 +135,30 @@ class PartitionTasks(Generic[Work]):
             running.arrived.append(batch)
             running.something.set()
 
+    async def pause(self) -> None:
+        """Let every task end what it is working on, and start nothing more until `resume`.
+
+        Before a rebalance: another worker may restore a partition as soon as the group has met, and what is
+        written to its changelog after that would be lost to it.
+        """
+
+        async def hold(running: _Running[Work]) -> None:
+            try:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await running.turn.acquire()
+            except TimeoutError:
+                return
+            self._still.append(running)
+
+        held = set(map(id, self._still))
+        await asyncio.gather(*(hold(each) for each in self._running.values() if id(each) not in held))
+
+    def resume(self) -> None:
+        """Go on with the partitions that are still here."""
+        still, self._still = self._still, []
+        for running in still:
+            running.turn.release()
+
     async def drop(self, partitions: Iterable[int]) -> None:
         """End these partitions' tasks after the batches under way; what waits is left unfinished."""
         ending = [self._running.pop(partition) for partition in partitions if partition in self._running]
@@ -137,6 +168,9 @@ class PartitionTasks(Generic[Work]):
             running.ending = True
             running.arrived.clear()
             running.something.set()
+            if running in self._still:
+                self._still.remove(running)
+                running.turn.release()
         tasks = [running.task for running in ending]
         _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
         for task in late:
