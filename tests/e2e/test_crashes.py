@@ -34,7 +34,7 @@ def deploy(broker: str, tmp_path: Path) -> Iterator[Callable[[str], Deployment]]
     def new(name: str) -> Deployment:
         directory = tmp_path / name
         directory.mkdir()
-        deployments.append(Deployment(broker, directory, settings(idle_after="5s", publish_every="2h")))
+        deployments.append(Deployment(broker, directory, settings(idle_after="15s", publish_every="2h")))
         return deployments[-1]
 
     yield new
@@ -45,7 +45,7 @@ def deploy(broker: str, tmp_path: Path) -> Iterator[Callable[[str], Deployment]]
 @pytest.fixture(scope="module")
 def undisturbed(broker: str, stream: Stream, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The feature digest of a run in which nothing happens."""
-    deployment = Deployment(broker, tmp_path_factory.mktemp("undisturbed"), settings(idle_after="5s"))
+    deployment = Deployment(broker, tmp_path_factory.mktemp("undisturbed"), settings(idle_after="15s"))
     try:
         deployment.start()
         publish(deployment, stream)
