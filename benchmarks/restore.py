@@ -61,6 +61,7 @@ async def write(broker: str, partitions: int, keys: int, per_key: float, seed: i
                 rows = batch(
                     rng, order[first : first + _BATCH], len(spec.entities[0].tags), first, DAY + first * 20
                 )
+                state.admit(rows)
                 delta = state.delta(rows, first + len(rows))
                 state.apply(delta)
                 await log.save(partition, state, delta)
