@@ -31,6 +31,8 @@ class EventTimeGate:
         self._idle_after_ms = idle_after_ms
         #: inputs to wait for longer than `idle_after_ms`, and for how long
         self.patience: dict[Hashable, int] = {}
+        #: of these, the inputs that are not waited for any more
+        self.given_up: set[Hashable] = set()
         self._watermarks: dict[Hashable, int] = dict.fromkeys(inputs, NEVER)
         #: since when rows wait for an input that does not move; absent while nothing waits for it
         self._waited_since: dict[Hashable, int] = {}
@@ -40,6 +42,7 @@ class EventTimeGate:
         if watermark > self._watermarks.get(name, NEVER):
             self._watermarks[name] = watermark
             self._waited_since.pop(name, None)
+            self.given_up.discard(name)
 
     def reached(self, names: Iterable[Hashable]) -> int:
         """The event time that all of these inputs have reached, those never heard of left out."""
@@ -62,4 +65,6 @@ class EventTimeGate:
                 since = self._waited_since.setdefault(name, now_ms)
                 if now_ms - since < self.patience.get(name, self._idle_after_ms):
                     frontier = min(frontier, watermark)
+                elif name in self.patience:
+                    self.given_up.add(name)
         return frontier

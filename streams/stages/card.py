@@ -30,6 +30,9 @@ from streams.stages.rows import from_transactions, hop_partitions
 
 #: Transactions worked on at once; bounds the size of a message to the hop.
 MOST_ROWS = 4096
+#: How often, and for how long after its last transactions, a partition repeats its watermark.
+_REPEAT_SECONDS = 2.0
+_REPEAT_FOR_SECONDS = 60.0
 #: What the score stage needs of a row, beside the tags of the last entity.
 _FORWARDED = (
     "event_time", "record_time", "offset", "amount_minor", "amount", "transaction", "card", "hop", "status",
@@ -67,6 +70,7 @@ class CardWork:
         self._hop = context.name(f"by-{context.spec.entities[-1].name}")
         self._tags = f"tags_{context.spec.entities[-1].name}"
         self._heartbeat = Heartbeat(context.partitions)
+        self._worked_at = self._told_at = context.clock()
         #: records read that were neither forwarded nor duplicates nor dead letters; always 0
         self.unaccounted = 0
         self.state = CardState(context.spec, time_rules(settings))
@@ -78,15 +82,22 @@ class CardWork:
         pass
 
     async def tick(self) -> None:
-        """Tell the partitions of the hop that have not heard the last watermark."""
-        owed = self._heartbeat.owed(self._context.clock())
+        """Tell the partitions of the hop the last watermark: now those that have not heard it, all for a while.
+
+        A score partition that has moved to another worker meanwhile would wait for it.
+        """
+        now = self._context.clock()
+        owed = self._heartbeat.owed(now)
+        if now - self._worked_at < _REPEAT_FOR_SECONDS and now - self._told_at > _REPEAT_SECONDS:
+            owed = list(range(self._context.partitions))
         if owed:
+            self._told_at = now
             meta = self._hop_meta()
             await self._context.outputs.send(Output(self._hop, p, None, Columns(meta).encode()) for p in owed)
 
     async def handle(self, batches: list[RecordBatch]) -> None:
         """From bytes to acknowledged outputs and state."""
-        began = self._context.clock()
+        began = self._worked_at = self._context.clock()
         records = [
             record for batch in batches for record in batch.records if record.offset >= self.state.next_offset
         ]

@@ -107,7 +107,7 @@ class LabelWork:
         self._labels = LabelDecoder(settings.input.max_value_bytes)
         self._feedback = FeedbackDecoder(settings.input.max_value_bytes)
         self._late = LateReader(context.name("scored"), partition, context)
-        self._label_seen_at = context.now_ms()
+        self._label_seen_at = self._scored_seen_at = context.now_ms()
         self._reported: dict[int, int] = {}
         self._scored_end = 0
         self.state = LabelState()
@@ -144,6 +144,10 @@ class LabelWork:
             await self._refuse(batch, feedback.rejected)
             return self._join.feedback(self.state, step, feedback.records)
         self._scored_end = batch.next_offset
+        now = self._context.now_ms()
+        if now - self._scored_seen_at > self._context.settings.alignment.idle_after:
+            self._label_seen_at = now  # a stream begins, or goes on: its labels may be on their way
+        self._scored_seen_at = now
         rows = [columns.decode(record.value or b"") for record in batch.records]
         return [outcome for part in rows for outcome in self._join.scored(self.state, step, part)]
 

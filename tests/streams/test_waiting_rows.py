@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -81,7 +80,7 @@ def test_order_and_prefix_whatever_the_messages(whole: list[Columns], data: st.D
             for q in range(3)
             if position[q] < len(whole[q])
         ) if any(position[q] < len(whole[q]) for q in range(3)) else FOREVER  # fmt: skip
-        taken += rows_of(list(waiting.take(frontier, 18)))
+        taken += rows_of(list(waiting.take(frontier, 3)))
         done += waiting.done(frontier)
         for p in range(3):
             offsets = sorted(offset for q, offset in taken if q == p)
@@ -97,68 +96,6 @@ def test_a_chunk_ends_between_two_watermarks() -> None:
     waiting: WaitingRows[str] = WaitingRows({})
     waiting.put([part(0, [0, 1, 2, 3, 4], [1, 2, 2, 2, 3], [5, 9, 8, 7, 5])], "a")
     assert [len(chunk) for chunk in waiting.take(FOREVER, 2)] == [4, 1]
-
-
-def test_a_long_run_of_one_watermark_is_cut_into_prefixes() -> None:
-    """No chunk exceeds twice what is asked, and after each the rows of a card partition are a prefix."""
-    waiting: WaitingRows[str] = WaitingRows({})
-    cards = np.random.default_rng(1).integers(0, 50, 60).tolist()
-    for partition in (1, 0):
-        waiting.put([part(partition, list(range(60)), [1, 1, 1, *[2] * 50, *[3] * 7], cards)], "a")
-    taken: list[tuple[int, int]] = []
-    for chunk in waiting.take(FOREVER, 10):
-        assert 0 < len(chunk) <= 20
-        taken += rows_of([chunk])
-        for partition in (0, 1):
-            offsets = sorted(offset for q, offset in taken if q == partition)
-            assert offsets == list(range(len(offsets)))
-    assert len(taken) == 120
-
-
-@pytest.mark.parametrize("cuts", [(3,), (1, 3), (1, 2, 3)])
-def test_a_watermark_that_steps_back_leaves_no_row_behind(cuts: tuple[int, ...]) -> None:
-    """An odd first stamp waits no longer than the rows after it, and its message is done with it."""
-    whole = part(0, [0, 1, 2], [1000, 10, 20], [7, 8, 9])
-    waiting: WaitingRows[int] = WaitingRows({})
-    start = 0
-    for stop in cuts:
-        waiting.put([whole.take(np.arange(start, stop))], stop)
-        start = stop
-    assert waiting.newest == 20
-    assert waiting.done(9) == []
-    assert rows_of(list(waiting.take(10, 4))) == [(0, 0), (0, 1)]
-    assert waiting.done(10) == [stop for stop in cuts if stop < 3]
-    assert rows_of(list(waiting.take(20, 4))) == [(0, 2)]
-    assert waiting.done(20) == [3]
-
-
-@hypothesis_settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), min_size=1, max_size=6),
-    st.lists(st.integers(0, 5), max_size=6),
-    st.integers(1, 3),
-)
-def test_taken_rows_are_a_prefix_whatever_the_watermarks(
-    messages: list[list[int]], frontiers: list[int], size: int
-) -> None:
-    """Also where watermarks fall; a message is done only when all its rows have been taken."""
-    waiting: WaitingRows[int] = WaitingRows({})
-    taken: list[int] = []
-    done: list[int] = []
-    end = 0
-    for watermarks, frontier in zip(messages, [*frontiers, *[FOREVER] * 6], strict=False):
-        start, end = end, end + len(watermarks)
-        offsets = list(range(start, end))
-        waiting.put([part(0, offsets, watermarks, [offset % 3 for offset in offsets])], end)
-        for chunk in waiting.take(frontier, size):
-            assert len(chunk) <= 2 * size
-            assert (np.diff(chunk.ints("watermark")) >= 0).all()
-            taken += chunk.ints("offset").tolist()
-            assert sorted(taken) == list(range(len(taken)))
-        done += waiting.done(frontier)
-        assert all(last <= len(taken) for last in done)
-    list(waiting.take(FOREVER, size))
-    assert len(done) + len(waiting.done(FOREVER)) == len(messages)
 
 
 def test_rows_scored_before_a_restart_are_dropped() -> None:
