@@ -82,7 +82,7 @@ class CardWork:
         pass
 
     async def tick(self) -> None:
-        """Tell the partitions of the hop the last watermark: now those that have not heard it, all for a while.
+        """Tell the partitions of the hop the last watermark: now those that have not heard it, later all.
 
         A score partition that has moved to another worker meanwhile would wait for it.
         """

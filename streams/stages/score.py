@@ -88,7 +88,6 @@ class ScoreWork:
         self._config = settings.digest
         self._heartbeat = Heartbeat(context.partitions)
         self._pinned = 0
-        self._pinned_until: int | None = None
         self._saved_at = self._marked_at = context.clock()
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
@@ -116,7 +115,6 @@ class ScoreWork:
             if snapshot is not None:
                 self._deployment.swap(snapshot)
         self._pinned = _PINNED_ROWS if restored.deltas else 0
-        self._pinned_until = None
 
     async def handle(self, batches: list[RecordBatch]) -> None:
         """Known frauds first, then the rows that every input has reached."""
@@ -130,11 +128,6 @@ class ScoreWork:
                     # More rows may come with the same watermark.
                     self._gate.advance(source, part.meta_int("watermark") - 1)
                 self.waiting.put(parts, batch)
-                if self._pinned_until is None:
-                    # Nothing that has come since can have been scored before the restart.
-                    self._pinned_until = batch.highwater or batch.next_offset
-                elif batch.first_offset >= self._pinned_until:
-                    self._pinned = 0
         await self._release()
 
     async def tick(self) -> None:

@@ -49,7 +49,7 @@ class WaitingRows(Generic[Token]):
             rows = part.take(fresh)
             self._seen[card_partition] = int(rows.ints("offset")[-1])
             rows.arrays["card_partition"] = np.full(len(rows), card_partition, dtype=np.int64)
-            highest = max(highest, int(rows.ints("watermark").max()))
+            highest = max(highest, int(rows.ints("watermark")[-1]))
             self._parts.append(rows)
             self.youngest = max(self.youngest, int(rows.ints("event_time").max()))
             self.rows += len(rows)
