@@ -233,7 +233,8 @@ class LabelWork:
                 )
         topic = self._context.name("known-frauds")
         records = []
-        for score_partition in self.state.scored:
+        # The late reading can be ahead of the prompt one.
+        for score_partition in self.state.scored.keys() | by_partition.keys():
             told = self._join.told(self.state, score_partition, labels_idle=idle)
             parts = by_partition.pop(score_partition, [])
             if not parts and told <= self._reported.get(score_partition, NEVER):
