@@ -173,7 +173,10 @@ class ScoreWork:
         for partition in range(self._context.partitions):
             # No verdict takes effect before this.
             self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
+        given_up = set(self._gate.given_up)
         frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms(), self.waiting.youngest)
+        for name in self._gate.given_up - given_up:
+            logger.warning("partition %d no longer waits for %s: labels may come late", self._partition, name)
         if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
