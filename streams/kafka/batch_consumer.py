@@ -81,7 +81,13 @@ class BatchConsumer(driver.Consumer):
                 epoch = self._epoch
                 try:
                     slices = await self._thread.call(
-                        self._thread.fetch(wanted, self.options.max_batch, 1.0, self._thread.wakes)
+                        self._thread.fetch(
+                            wanted,
+                            self.options.max_batch,
+                            1.0,
+                            self._thread.wakes,
+                            paused=self._paused.__contains__,
+                        )
                     )
                 finally:
                     self._fetching = None

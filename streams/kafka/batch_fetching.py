@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -116,11 +116,17 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             self._woken.set_result(None)
 
     async def fetch(
-        self, wanted: Mapping[TP, int | None], max_records: int, wait: float, wakes: int
+        self,
+        wanted: Mapping[TP, int | None],
+        max_records: int,
+        wait: float,
+        wakes: int,
+        paused: Callable[[TP], bool],
     ) -> list[Slice]:
         """At most one slice of each partition in `wanted` (partition → position known so far).
 
-        Waits up to `wait` seconds for the first, or until `wake`.
+        Waits up to `wait` seconds for the first, or until `wake`. Of a partition that is `paused` meanwhile
+        nothing is taken.
         """
         consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
@@ -131,7 +137,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             return []
         assignment = subscriptions.subscription.assignment
         with subscriptions.fetch_context():
-            slices = await self._drain(fetcher, assignment, wanted, max_records)
+            slices = await self._drain(fetcher, assignment, wanted, max_records, paused)
             if not slices and wakes == self.wakes:
                 self._woken = self.thread_loop.create_future()
                 try:
@@ -152,18 +158,23 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                     or subscriptions.subscription.assignment is not assignment
                 ):
                     return []
-                slices = await self._drain(fetcher, assignment, wanted, max_records)
+                slices = await self._drain(fetcher, assignment, wanted, max_records, paused)
             return slices
 
     async def _drain(
-        self, fetcher: Any, assignment: Any, wanted: Mapping[TP, int | None], max_records: int
+        self,
+        fetcher: Any,
+        assignment: Any,
+        wanted: Mapping[TP, int | None],
+        max_records: int,
+        paused: Callable[[TP], bool],
     ) -> list[Slice]:
         slices = []
         self._turn += 1
         order = sorted(wanted)
         shift = self._turn % len(order)
         for tp in order[shift:] + order[:shift]:
-            if tp not in assignment.tps:
+            if tp not in assignment.tps or paused(tp):
                 continue
             # One partition at a time: asked for several, aiokafka gives one partition's whole prefetch before
             # the next one's.
