@@ -16,7 +16,7 @@ from streams.health import HealthServer, Progress
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
 from streams.settings import Settings
-from streams.stages.partitions import PartitionTasks
+from streams.stages.loop import StageLoop
 from streams.stages.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Health:
         metrics = self._flow.context.metrics
         unaccounted = 0
         for stage, part in self._flow.parts.items():
-            if not isinstance(part, PartitionTasks) or stage == "learn":
+            if not isinstance(part, StageLoop) or stage == "learn":
                 continue
             held = [work.held() for work in part.works.values()]
             metrics.state_keys.set(sum(keys for keys, _ in held), stage)
