@@ -49,8 +49,9 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
         await server.start()
         stack.push_async_callback(server.stop)
         logger.info("metrics and health on http://%s:%d", server.host, server.port)
-        await flow.context.outputs.start()
-        stack.push_async_callback(flow.context.outputs.stop)
+        for outputs in flow.outputs:
+            await outputs.start()
+            stack.push_async_callback(outputs.stop)
         if "score" in flow.apps:
             await flow.feed.start()
             stack.push_async_callback(flow.feed.stop)
@@ -92,7 +93,7 @@ class Health:
         return answers, "connected" if answers else "no connection"
 
     def _broker_answers(self) -> bool:
-        return self._flow.context.outputs.connected
+        return all(outputs.connected for outputs in self._flow.outputs)
 
     async def sample(self) -> None:
         """Until cancelled."""
