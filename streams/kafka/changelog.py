@@ -378,7 +378,8 @@ class _Reader:
             return
         chunk = _decode_chunk(value)
         self._owners.setdefault(owner, _Owned()).chunks.setdefault(bucket, set()).add(key)
-        if owner != self.owner or chunk.version <= self._versions.get(bucket, -1):
+        loaded = self._versions.get(bucket, -1)
+        if owner != self.owner or chunk.version < loaded:
             return
         pieces = self._pieces.setdefault((bucket, chunk.version), [])
         if index != len(pieces):
@@ -389,6 +390,10 @@ class _Reader:
         del self._pieces[bucket, chunk.version]
         data = b"".join(pieces)
         self.state.load(bucket, data)
+        if chunk.version == loaded:
+            # A request was repeated; compaction may have left the second copy of the delta before it only, which
+            # has been applied to the bucket that covers it.
+            return
         self.loaded += 1
         self._versions[bucket] = chunk.version
         writer = self._writer
