@@ -192,7 +192,8 @@ def backtest(
 ) -> None:
     """Score a history as if it were live, without a broker, and print AUC, AP and CP@100 of every model.
 
-    FILES are CSV, Parquet or JSONL, in order. Everything before --from warms the windows and the models up.
+    FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields. Everything
+    before --from warms the windows and the models up.
     """
     from streams.app import feature_spec
     from streams.commands.progress import progress_bar

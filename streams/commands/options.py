@@ -27,7 +27,8 @@ FILES = click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 MAPPING = click.option(
-    "--mapping", help="Ready mapping by name, or a TOML file; detected from the columns if left out."
+    "--mapping",
+    help="Ready mapping by name, or a TOML file (docs/histories.md); detected from the columns if left out.",
 )
 LABEL_DELAY = click.option(
     "--label-delay",

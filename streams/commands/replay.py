@@ -46,8 +46,9 @@ def replay(
 ) -> None:
     """Publish a history as transactions, with a label for every fraud when it would have been reported.
 
-    FILES are CSV, Parquet or JSONL, in order. Without --rate and --speed it goes as fast as the broker takes
-    it. A record counts as published when the broker has acknowledged it.
+    FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields. Without
+    --rate and --speed it goes as fast as the broker takes it. A record counts as published when the broker
+    has acknowledged it.
     """
     if rate is not None and speed is not None:
         raise click.UsageError("--rate and --speed exclude each other")
