@@ -274,7 +274,9 @@ def demo(
         total = transactions
         batches = Simulator(Simulation(seed=seed, transactions=transactions, drift=drift)).batches()
     delay = duration("--label-delay", label_delay)
-    summary = run_async(whole.run(settings, batches, total=total, rate=rate, label_delay=delay))
+    summary = run_async(
+        whole.run(settings, batches, total=total, rate=rate, label_delay=delay, config=config)
+    )
     if as_json:
         click.echo(json.dumps(summary))
     else:
