@@ -157,7 +157,8 @@ async def _workers(settings: Settings, config: Path | None) -> AsyncIterator[lis
             environment[CONFIG_VARIABLE] = str(config)
         processes.append(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "streams.cli", "worker", "--stages", ",".join(stages)),
+                *(sys.executable, "-m", "streams.cli", "--log-level", "warning"),
+                *("worker", "--stages", ",".join(stages)),
                 env=environment,
                 stdout=sys.stderr,
             )

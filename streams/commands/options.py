@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,9 @@ from streams.settings import load
 from streams.times import duration_ms
 
 T = TypeVar("T")
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C."""
 
 CONFIG = click.option(
     "--config",
@@ -54,9 +59,37 @@ def with_settings(*, data: bool = False) -> Callable[[Callable[..., T]], Callabl
     return decorate
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C cancels."""
-    return asyncio.run(work)
+def run_async(work: Coroutine[Any, Any, T], *, on_sigterm: int = 128 + signal.SIGTERM) -> T:
+    """Run to the end; Ctrl-C and SIGTERM cancel, so that what has been opened is closed.
+
+    Args:
+        on_sigterm: exit code after SIGTERM; 0 for a command that has no end of its own.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        Exit: after SIGTERM.
+    """
+
+    async def stoppable() -> T:
+        task = asyncio.current_task()
+        terminated = False
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            assert task is not None
+            task.cancel()
+
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if terminated:
+                raise click.exceptions.Exit(on_sigterm) from None
+            raise
+
+    return asyncio.run(stoppable())
 
 
 def duration(option: str, text: str) -> int:

@@ -57,7 +57,9 @@ class SendFailed(FraudstreamError):
         self.topic = topic
         self.partition = partition
         self.cause = cause
-        reason = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}".rstrip(": ")
+        reason, kind = str(cause), type(cause).__name__
+        if not isinstance(cause, str) and not reason.startswith(kind):  # aiokafka's say what they are
+            reason = f"{kind}: {reason}".rstrip(": ")
         super().__init__(f"send to {topic}[{partition}] failed: {reason}")
 
 
