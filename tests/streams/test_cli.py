@@ -173,6 +173,9 @@ def test_redrive_publishes_the_original_bytes(cli: Cli, broker: str) -> None:
     assert done["skipped"] == {"repeated": 1, "attempts": 1, "redacted": 1, "filtered": 1, "source": 1}
     assert asyncio.run(read(broker, cli.topic("transactions"), 1, 2)) == [b"first", b"again"]
     assert cli("dead-letters", "redrive", "--before", "2001-01-01").stdout.startswith("published 0")
+    refused = cli("dead-letters", "redrive", "--code", "UNKNOWN")
+    assert refused.exit_code == 2
+    assert "unknown: UNKNOWN; known are value_empty, " in refused.stderr
 
 
 def history(directory: Path, n: int) -> Path:
