@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from streams import logs
+from streams.commands import options
 from streams.commands.alerts import alerts
 from streams.commands.config_command import config
 from streams.commands.dead_letters import dead_letters
@@ -30,7 +31,6 @@ from streams.commands.options import (
     INTERRUPTED,
     LABEL_DELAY,
     MAPPING,
-    duration,
     examples,
     moment,
     run_async,
@@ -211,7 +211,8 @@ def backtest(
     from streams.history.reading import count_rows, id_column, read_history
     from streams.history.transaction_columns import between
 
-    run = Backtest(settings, feature_spec(settings), label_delay=duration("--label-delay", label_delay))
+    delay = options.label_delay(settings, label_delay)
+    run = Backtest(settings, feature_spec(settings), label_delay=delay)
     batches = read_history(files, mapping)
     if end is not None:
         batches = between(batches, 0, end)
@@ -282,7 +283,7 @@ def demo(
     else:
         total = transactions
         batches = Simulator(Simulation(seed=seed, transactions=transactions, drift=drift)).batches()
-    delay = duration("--label-delay", label_delay)
+    delay = options.label_delay(settings, label_delay)
     summary = run_async(
         whole.run(settings, batches, total=total, rate=rate, label_delay=delay, config=config)
     )

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from streams.settings import load
-from streams.times import duration_ms
+from streams.settings import Settings, load
+from streams.times import duration_ms, duration_text
 
 T = TypeVar("T")
 
@@ -98,6 +98,23 @@ def duration(option: str, text: str) -> int:
         return duration_ms(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def label_delay(settings: Settings, text: str) -> int:
+    """Milliseconds of `--label-delay`; one that no label could be in time with is warned of."""
+    delay = duration("--label-delay", text)
+    if delay > settings.labels.maturity:
+        maturity = duration_text(settings.labels.maturity)
+        warn(
+            f"--label-delay {text} is longer than labels.maturity ({maturity}): by then transactions count "
+            "as genuine and their labels are ignored; raise labels.maturity, and topics.retention above it"
+        )
+    return delay
+
+
+def warn(sentence: str) -> None:
+    """A line on stderr about something that goes on all the same."""
+    click.echo(f"fraudstream: warning: {sentence}", err=True)
 
 
 def moment(_ctx: click.Context, _param: click.Parameter, value: datetime | None) -> int | None:

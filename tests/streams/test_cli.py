@@ -193,8 +193,15 @@ def history(directory: Path, n: int) -> Path:
 def test_replay_publishes_transactions_and_labels(cli: Cli, tmp_path: Path) -> None:
     """`replay` publishes a file and says how much; two paces at once are wrong usage."""
     file = history(tmp_path, 20)
-    summary = cli.document("replay", str(file), "--label-delay", "1d")
+    first = cli("replay", str(file), "--label-delay", "1d", "--json")
+    assert first.stderr == ""
+    summary = json.loads(first.stdout)
     assert (summary["transactions"], summary["labels"], summary["first_event_time"]) == (20, 1, TIME)
+    again = cli("replay", str(file), "--label-delay", "30d", "--json")
+    assert json.loads(again.stdout)["transactions"] == 20
+    late, repeated = again.stderr.splitlines()
+    assert "--label-delay 30d is longer than labels.maturity (7d)" in late
+    assert f"{cli.topic('transactions')} already holds 20 records" in repeated
     assert cli("replay", str(file), "--rate", "1", "--speed", "1").exit_code == 2
     assert cli("replay", str(file), "--label-delay", "soon").exit_code == 2
     missing = cli("replay", str(file), FRAUD_TOPICS__LABELS="nowhere")
