@@ -222,6 +222,10 @@ def test_models_are_read_from_their_topic(cli: Cli) -> None:
     binned, forest = json.loads(cli("models", "list", "--json").stdout)
     assert (binned["version"], binned["role"], binned["problem"]) == (10, "champion", "")
     assert (forest["role"], forest["problem"] != "") == ("shadow", True)
+    assert (binned["learner"], binned["scorer"]) == ("binned_logistic", "rules")
+    heading, _, line = cli("models", "list").stdout.strip().splitlines()[:3]
+    assert heading.split()[3:5] == ["learner", "scorer"]
+    assert line.split()[3:5] == ["binned_logistic", "rules"]
     history = json.loads(cli("models", "history", "binned", "--json").stdout)
     assert [each["version"] for each in history] == [9, 10]
     assert cli.document("models", "show", "binned/9")["spec"] == spec.digest
