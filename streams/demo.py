@@ -246,21 +246,22 @@ async def _stream(
         reading = asyncio.create_task(
             _read(reader, outputs, catalogue, tally, analysts, settings.topics.partitions)
         )
+        publishing = asyncio.create_task(
+            replay(
+                outputs,
+                ReplayTopics(transactions, catalogue.name("labels")),
+                _with_trouble(batches),
+                label_delay=label_delay,
+                pace=Pace(rate=rate) if rate else None,
+            )
+        )
         try:
             with live or contextlib.nullcontext():
-                publishing = asyncio.create_task(
-                    replay(
-                        outputs,
-                        ReplayTopics(transactions, catalogue.name("labels")),
-                        _with_trouble(batches),
-                        label_delay=label_delay,
-                        pace=Pace(rate=rate) if rate else None,
-                    )
-                )
                 await _until_done(publishing, reading, tally, total, live, metrics_urls)
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in (publishing, reading):
+                task.cancel()
+            await asyncio.gather(publishing, reading, return_exceptions=True)
             await reader.stop()
 
 
