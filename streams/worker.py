@@ -77,6 +77,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         stack.callback(sampler.cancel)
         try:
             received = await run_apps(list(flow.apps.values()), handle_signals=True)
+            reachable = _reachable(flow)
         except FraudstreamError as error:
             if _reachable(flow):
                 raise
@@ -86,7 +87,10 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
                 "what was not finished is read again"
             ) from error
     by = "on request" if received is None else f"by {received.name}"
-    logger.log(NOTICE, "stopped %s; what was under way is finished and committed", by)
+    if reachable:
+        logger.log(NOTICE, "stopped %s; what was under way is finished and committed", by)
+    else:
+        logger.warning("stopped %s without a broker; what was not committed is read again", by)
     return received
 
 
