@@ -148,7 +148,7 @@ class Health:
         return answers, "connected" if answers else "no connection"
 
     def _broker_answers(self) -> bool:
-        return all(outputs.connected for outputs in self._flow.outputs)
+        return _reachable(self._flow)
 
     async def sample(self) -> None:
         """Until cancelled."""

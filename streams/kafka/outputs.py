@@ -218,6 +218,9 @@ class Outputs:
             noise.disabled = False
         self._idempotent = self._idempotent is not False
         self._started = producer
+        # The connection of the start is closed again. Without this one a producer that has nothing to send
+        # yet would not be `connected` until its next look at the metadata, minutes later.
+        await producer.client.force_metadata_update()
 
     async def stop(self) -> None:
         """Wait for what is under way, close the connections."""
