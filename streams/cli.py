@@ -1,6 +1,7 @@
 """The command line. Every command reads the same settings; `fraudstream COMMAND --help` says what it does.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to stdout, progress and messages to
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C, 143 ended by SIGTERM before it was done (0
+where there is no end: `broker`, `worker`, `alerts tail`). Results go to stdout, progress and messages to
 stderr.
 """
 
@@ -8,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import sys
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import click
 
+from streams import logs
+from streams.commands import options
 from streams.commands.alerts import alerts
 from streams.commands.config_command import config
 from streams.commands.dead_letters import dead_letters
@@ -25,9 +28,9 @@ from streams.commands.options import (
     CONFIG,
     DATE,
     FILES,
+    INTERRUPTED,
     LABEL_DELAY,
     MAPPING,
-    duration,
     examples,
     moment,
     run_async,
@@ -37,8 +40,6 @@ from streams.commands.replay import replay
 from streams.commands.topics import topics
 from streams.errors import FraudstreamError, TopicMismatch, TopicMissing
 from streams.settings import Settings, load
-
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 class _Group(click.Group):
@@ -56,7 +57,7 @@ class _Group(click.Group):
             click.echo(f"fraudstream: {type(error).__name__}: {error}", err=True)
             ctx.exit(1)
         except (KeyboardInterrupt, asyncio.CancelledError):
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
         except Exception as error:
             if not _is_kafka_error(error):
                 raise  # a fault of ours: the traceback is wanted
@@ -71,15 +72,16 @@ def _is_kafka_error(error: Exception) -> bool:
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="fraudstream")
-@click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True)
-def main(log_level: str) -> None:
+@click.option(
+    "--log-level",
+    type=click.Choice(list(logs.LEVELS)),
+    default="notice",
+    show_default=True,
+    help="Least that is logged, on stderr; notice is warnings and what a command says of itself.",
+)
+def main(log_level: logs.Level) -> None:
     """Score card transactions on Kafka with a champion and shadow models that learn from late labels."""
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # Faust's start-up spinner leaves the root logger at DEBUG, which costs an eighth of the time.
-    for name in ("faust", "mode", "aiokafka", "kafka"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(log_level.upper())))
+    logs.configure(log_level)
 
 
 def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -118,11 +120,18 @@ def worker(
     Start as many workers as you like: partitions are spread over all workers that run a stage. The topics
     have to exist (`topics create`).
     """
-    from streams.worker import run
+    from streams.kafka.hosting import StopTimedOut
+    from streams.worker import BrokerLost, run
 
     settings = load(config, {"broker.bootstrap": broker, "worker.metrics_port": metrics_port})
-    run_async(_require_topics(settings))
-    run_async(run(settings, stages))
+    run_async(_require_topics(settings), on_sigterm=0)
+    try:
+        received = run_async(run(settings, stages), on_sigterm=0)
+    except (BrokerLost, StopTimedOut) as error:
+        click.echo(f"fraudstream: {error}", err=True)
+        os._exit(1)  # what still waits in threads would keep the process alive
+    if received == signal.SIGINT:
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 async def _require_topics(settings: Settings) -> None:
@@ -192,7 +201,8 @@ def backtest(
 ) -> None:
     """Score a history as if it were live, without a broker, and print AUC, AP and CP@100 of every model.
 
-    FILES are CSV, Parquet or JSONL, in order. Everything before --from warms the windows and the models up.
+    FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields. Everything
+    before --from warms the windows and the models up.
     """
     from streams.app import feature_spec
     from streams.commands.progress import progress_bar
@@ -201,7 +211,8 @@ def backtest(
     from streams.history.reading import count_rows, id_column, read_history
     from streams.history.transaction_columns import between
 
-    run = Backtest(settings, feature_spec(settings), label_delay=duration("--label-delay", label_delay))
+    delay = options.label_delay(settings, label_delay)
+    run = Backtest(settings, feature_spec(settings), label_delay=delay)
     batches = read_history(files, mapping)
     if end is not None:
         batches = between(batches, 0, end)
@@ -272,8 +283,10 @@ def demo(
     else:
         total = transactions
         batches = Simulator(Simulation(seed=seed, transactions=transactions, drift=drift)).batches()
-    delay = duration("--label-delay", label_delay)
-    summary = run_async(whole.run(settings, batches, total=total, rate=rate, label_delay=delay))
+    delay = options.label_delay(settings, label_delay)
+    summary = run_async(
+        whole.run(settings, batches, total=total, rate=rate, label_delay=delay, config=config)
+    )
     if as_json:
         click.echo(json.dumps(summary))
     else:

@@ -18,6 +18,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiokafka
@@ -38,7 +39,7 @@ from streams.history.transaction_columns import TransactionColumns
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.connection import client_options
 from streams.kafka.outputs import Output, Outputs, partition_for
-from streams.settings import Settings
+from streams.settings import CONFIG_VARIABLE, Settings
 from streams.topics import Catalogue
 
 #: One worker decides, the other learns and observes, so that learning takes no time from scoring.
@@ -96,8 +97,12 @@ async def run(
     total: int | None,
     rate: float,
     label_delay: int | None,
+    config: Path | None = None,
 ) -> dict[str, Any]:
     """Run everything; the summary.
+
+    Args:
+        config: the file that `settings` were read from, for the workers.
 
     Raises:
         DemoFailed: a worker ended, or nothing came out for a minute.
@@ -111,7 +116,7 @@ async def run(
         catalogue = catalogue_of(settings, feature_spec(settings))
         tally = Tally()
         frauds: set[str] = set()
-        async with _workers(settings) as metrics_urls:
+        async with _workers(settings, config) as metrics_urls:
             streaming = time.monotonic()
             await _stream(
                 settings,
@@ -137,7 +142,7 @@ def _remembering(batches: Iterable[TransactionColumns], frauds: set[str]) -> Ite
 
 
 @contextlib.asynccontextmanager
-async def _workers(settings: Settings) -> AsyncIterator[list[str]]:
+async def _workers(settings: Settings, config: Path | None) -> AsyncIterator[list[str]]:
     """Worker processes, ready; stopped in the end. Gives the addresses of their metrics."""
     ports = [_free_port() for _ in _WORKERS]
     processes = []
@@ -148,9 +153,12 @@ async def _workers(settings: Settings) -> AsyncIterator[list[str]]:
             "FRAUD_WORKER__METRICS_PORT": str(port),
             "FRAUD_ALIGNMENT__IDLE_AFTER": "0s",
         }
+        if config is not None:
+            environment[CONFIG_VARIABLE] = str(config)
         processes.append(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "streams.cli", "worker", "--stages", ",".join(stages)),
+                *(sys.executable, "-m", "streams.cli", "--log-level", "warning"),
+                *("worker", "--stages", ",".join(stages)),
                 env=environment,
                 stdout=sys.stderr,
             )
@@ -238,21 +246,22 @@ async def _stream(
         reading = asyncio.create_task(
             _read(reader, outputs, catalogue, tally, analysts, settings.topics.partitions)
         )
+        publishing = asyncio.create_task(
+            replay(
+                outputs,
+                ReplayTopics(transactions, catalogue.name("labels")),
+                _with_trouble(batches),
+                label_delay=label_delay,
+                pace=Pace(rate=rate) if rate else None,
+            )
+        )
         try:
             with live or contextlib.nullcontext():
-                publishing = asyncio.create_task(
-                    replay(
-                        outputs,
-                        ReplayTopics(transactions, catalogue.name("labels")),
-                        _with_trouble(batches),
-                        label_delay=label_delay,
-                        pace=Pace(rate=rate) if rate else None,
-                    )
-                )
                 await _until_done(publishing, reading, tally, total, live, metrics_urls)
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in (publishing, reading):
+                task.cancel()
+            await asyncio.gather(publishing, reading, return_exceptions=True)
             await reader.stop()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from streams.times import DAY, HOUR, MINUTE, SECOND, duration_ms
 
@@ -20,8 +21,29 @@ Duration = Annotated[int, DURATION]
 """Milliseconds, written as text with units such as `7d`, `1h30m`, `250ms`."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+
+
+def _written(pattern: str, sentence: str) -> AfterValidator:
+    """Refuses text of another form with a sentence in place of the expression."""
+    form = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if form.fullmatch(text) is None:
+            raise ValueError(f"{text!r} is not {sentence}")
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[
+    str, _written(r"[a-z0-9][a-z0-9-]{0,39}", "a name of at most 40 lower-case letters, digits and hyphens")
+]
+TopicName = Annotated[
+    str, _written(r"[A-Za-z0-9._-]{1,200}", "a topic name of 1 to 200 letters, digits, dots, _ and -")
+]
+Addresses = Annotated[
+    str, _written(r"[^,\s:]+:\d{1,5}(,[^,\s:]+:\d{1,5})*", "host:port, several separated by commas")
+]
 
 
 class Section(BaseModel):
@@ -33,7 +55,7 @@ class Section(BaseModel):
 class Broker(Section):
     """The Kafka cluster and how to enter it."""
 
-    bootstrap: Annotated[str, Field(pattern=r"^[^,\s:]+:\d+(,[^,\s:]+:\d+)*$")] = "localhost:9092"
+    bootstrap: Addresses = "localhost:9092"
     """Host and port of one or more brokers, separated by commas."""
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """Security protocol of the listener."""

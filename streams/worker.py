@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import signal
 import sys
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError
@@ -12,9 +16,11 @@ from importlib.metadata import version as installed_version
 
 from monitoring.metrics import CONTENT_TYPE
 from streams.app import STAGES, Flow, build
+from streams.errors import FraudstreamError, SettingsError
 from streams.health import HealthServer, Progress
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
+from streams.logs import NOTICE
 from streams.settings import Settings
 from streams.stages.loop import StageLoop
 from streams.stages.warm_up import warm_up
@@ -22,13 +28,21 @@ from streams.stages.warm_up import warm_up
 logger = logging.getLogger(__name__)
 
 _SAMPLE_SECONDS = 1.0
+#: Samples that agree after a rebalance: the stages of a worker rebalance one after the other.
+_AT_REST = 3
+_CLOSING_SECONDS = 5.0
 
 
-async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
-    """Run the stages until SIGTERM or SIGINT.
+class BrokerLost(FraudstreamError):
+    """Start the broker, then the worker: it has ended because the broker stayed away."""
+
+
+async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Signals | None:
+    """Run the stages until SIGTERM or SIGINT, which is returned.
 
     Raises:
         SettingsError: the settings cannot be carried out.
+        BrokerLost: the broker stayed away.
         FraudstreamError: a stage has failed; what was not finished is read again after a restart.
     """
     # Fetching happens in threads: at Python's 5 ms each would wait that long for a computation to let it run.
@@ -46,12 +60,13 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
         content_type=CONTENT_TYPE,
     )
     async with AsyncExitStack() as stack:
-        await server.start()
+        await _listen(server)
         stack.push_async_callback(server.stop)
-        logger.info("metrics and health on http://%s:%d", server.host, server.port)
+        address = f"http://{server.host}:{server.port}"
+        logger.log(NOTICE, "metrics and health on %s (/metrics, /livez, /readyz)", address)
+        stack.push_async_callback(_close, flow)
         for outputs in flow.outputs:
             await outputs.start()
-            stack.push_async_callback(outputs.stop)
         if "score" in flow.apps:
             await flow.feed.start()
             stack.push_async_callback(flow.feed.stop)
@@ -60,17 +75,57 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
             stack.push_async_callback(part.stop)
         sampler = asyncio.create_task(health.sample(), name="health")
         stack.callback(sampler.cancel)
-        await run_apps(list(flow.apps.values()), handle_signals=True)
+        try:
+            received = await run_apps(list(flow.apps.values()), handle_signals=True)
+            reachable = _reachable(flow)
+        except FraudstreamError as error:
+            if _reachable(flow):
+                raise
+            reason = str(error.__cause__ or error).rstrip(".")
+            raise BrokerLost(
+                f"no broker at {settings.broker.bootstrap} any more ({reason}); start it, then this worker: "
+                "what was not finished is read again"
+            ) from error
+    by = "on request" if received is None else f"by {received.name}"
+    if reachable:
+        logger.log(NOTICE, "stopped %s; what was under way is finished and committed", by)
+    else:
+        logger.warning("stopped %s without a broker; what was not committed is read again", by)
+    return received
+
+
+def _reachable(flow: Flow) -> bool:
+    return any(outputs.connected for outputs in flow.outputs)
+
+
+async def _close(flow: Flow) -> None:
+    """What waits for a broker that is away would hold up the end by the request timeout."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None if _reachable(flow) else _CLOSING_SECONDS):
+            await asyncio.gather(*(outputs.stop() for outputs in flow.outputs))
+
+
+async def _listen(server: HealthServer) -> None:
+    try:
+        await server.start()
+    except OSError as error:
+        raise SettingsError(
+            f"no metrics and health on {server.host}:{server.port}: "
+            f"{os.strerror(error.errno) if error.errno else error}; choose another worker.metrics_port, or 0 "
+            "for a free one (`--metrics-port 0`); worker.metrics_host is an address of this machine"
+        ) from error
 
 
 class Health:
-    """Samples progress for `/livez`, `/readyz` and the lag metrics."""
+    """Samples progress for `/livez`, `/readyz` and the lag metrics, and tells the log when it is ready."""
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._progress = Progress()
         self._processed = 0
         self._finished: dict[tuple[str, str, int], int] = {}
+        self._announced = ""
+        self._held: deque[str] = deque(maxlen=_AT_REST)
 
     def live(self) -> tuple[bool, str]:
         return self._progress.check(int(asyncio.get_event_loop().time() * 1000))
@@ -93,7 +148,7 @@ class Health:
         return answers, "connected" if answers else "no connection"
 
     def _broker_answers(self) -> bool:
-        return all(outputs.connected for outputs in self._flow.outputs)
+        return _reachable(self._flow)
 
     async def sample(self) -> None:
         """Until cancelled."""
@@ -118,7 +173,26 @@ class Health:
             metrics.commit_age.set(max(ages, default=0.0))
             self._sample_state()
             self._progress.sample(int(loop.time() * 1000), self._processed, lag, self._broker_answers())
+            self._announce()
             await asyncio.sleep(_SAMPLE_SECONDS)
+
+    def _announce(self) -> None:
+        """A line when the worker is ready, and whenever it has come to hold other partitions."""
+        ready, held = self.assigned()
+        self._held.append(held)
+        if not ready or held == self._announced:
+            return
+        if not self._announced:
+            logger.log(NOTICE, "ready: %s partitions", held)
+        elif self._holds_any() and self._held.count(held) == _AT_REST:
+            logger.log(NOTICE, "rebalanced: %s partitions", held)
+        else:
+            return
+        self._announced = held
+
+    def _holds_any(self) -> bool:
+        """False also during a rebalance, when all has been given up and nothing been given yet."""
+        return any(transport_of(app).progress() for app in self._flow.apps.values())
 
     def _sample_state(self) -> None:
         metrics = self._flow.context.metrics

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from streams.kafka.broker import EmbeddedBroker
 
-# The suite gives the same result every time, on a slow machine, too; --hypothesis-profile=default searches for
-# new counterexamples.
+# The suite gives the same result every time, on a slow machine, too; --hypothesis-profile=default searches
+# for new counterexamples.
 settings.register_profile(
     "deterministic", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -36,7 +36,7 @@ def tail(settings: Settings, from_beginning: bool, limit: int | None, as_json: b
     A line has event time, score, amount, card, terminal, alert id, and the features that raised the score,
     with their values, the strongest first. With --json it is the record as it is on the topic.
     """
-    run_async(_tail(settings, from_beginning, limit, as_json))
+    run_async(_tail(settings, from_beginning, limit, as_json), on_sigterm=0)
 
 
 async def _tail(settings: Settings, from_beginning: bool, limit: int | None, as_json: bool) -> None:

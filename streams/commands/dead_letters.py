@@ -70,6 +70,12 @@ def list_(settings: Settings, limit: int, as_json: bool) -> None:
         click.echo(f"{count:>8}  {printable(code)}: {CODES.get(code, 'unknown here')}")
 
 
+def _known_codes(_ctx: click.Context, _param: click.Parameter, codes: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [code for code in codes if code not in CODES]:
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; known are {', '.join(CODES)}")
+    return codes
+
+
 async def _read(settings: Settings, limit: int) -> tuple[list[DeadLetter], Counter[str]]:
     from streams.contract.redrive import describe
     from streams.kafka.clients import read_all
@@ -93,7 +99,14 @@ async def _read(settings: Settings, limit: int) -> tuple[list[DeadLetter], Count
         "dead-letters redrive --limit 10 --json",
     )
 )
-@click.option("--code", "codes", multiple=True, help="Only dead letters with this code; may be repeated.")
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="CODE",
+    callback=_known_codes,
+    help="Only dead letters with this code (docs/records.md); may be repeated.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Publish at most so many.")
 @click.option(
     "--max-attempts",

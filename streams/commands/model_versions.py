@@ -17,7 +17,9 @@ from streams.settings import Settings
 class ModelVersion(msgspec.Struct, frozen=True):
     """A version as its document says; `published_at` and `learned_until` are epoch milliseconds.
 
-    `problem` says why it cannot be used; everything below is then unknown.
+    `learner` is the kind that the settings give the model, empty if they do not name it; `scorer` is the kind
+    of the frozen form that scores. `problem` says why the version cannot be used; everything below is then
+    unknown.
     """
 
     name: str
@@ -25,8 +27,9 @@ class ModelVersion(msgspec.Struct, frozen=True):
     role: str
     published_at: int
     size_bytes: int
+    learner: str = ""
     problem: str = ""
-    kind: str = ""
+    scorer: str = ""
     learned: int = 0
     learned_until: int = 0
     features: int = 0
@@ -43,6 +46,11 @@ def role_of(name: str, models: Models) -> str:
     if name == models.champion.name:
         return "champion"
     return "shadow" if any(name == slot.name for slot in models.shadows) else ""
+
+
+def learner_of(name: str, models: Models) -> str:
+    """The learner's kind in the settings; empty for a model that they do not name."""
+    return next((slot.kind for slot in (models.champion, *models.shadows) if slot.name == name), "")
 
 
 def key_of(key: bytes | None) -> tuple[str, int] | None:
@@ -78,7 +86,8 @@ async def read_versions(
 
 def _summary(key: tuple[str, int], record: Any, settings: Settings) -> ModelVersion:
     name, version = key
-    plain = ModelVersion(name, version, role_of(name, settings.models), record.timestamp, len(record.value))
+    role, learner = role_of(name, settings.models), learner_of(name, settings.models)
+    plain = ModelVersion(name, version, role, record.timestamp, len(record.value), learner)
     try:
         snapshot = decode(record.value)
     except SnapshotError as error:
@@ -91,7 +100,7 @@ def _summary(key: tuple[str, int], record: Any, settings: Settings) -> ModelVers
 def _described(plain: ModelVersion, snapshot: Snapshot) -> ModelVersion:
     return msgspec.structs.replace(
         plain,
-        kind=snapshot.kind,
+        scorer=snapshot.kind,
         learned=snapshot.n_learned,
         learned_until=snapshot.created_at_event_time,
         features=snapshot.scorer.n_features,

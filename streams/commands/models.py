@@ -100,12 +100,25 @@ def _show(versions: Sequence[ModelVersion], as_json: bool) -> None:
     if not versions:
         click.echo("no model has been published yet; rules stand in")
         return
-    listed = table("model", "version", "role", "kind", "learned", "until", "published", "size", "state")
+    headings = (
+        "model",
+        "version",
+        "role",
+        "learner",
+        "scorer",
+        "outcomes",
+        "until",
+        "published",
+        "size",
+        "state",
+    )
+    listed = table(*headings)
     for each in versions:
         until = rfc3339(each.learned_until)[:16] if each.learned_until else "-"
         published = rfc3339(each.published_at)[:16]
         size = f"{each.size_bytes / 1024:,.0f} KiB"
         state = each.problem or "usable"
-        origin = (each.role or "-", each.kind or "-", f"{each.learned:,}", until)
+        kinds = (each.role or "-", each.learner or "-", each.scorer or "-")
+        origin = (*kinds, f"{each.learned:,}", until)
         row(listed, each.name, each.version, *origin, published, size, state)
     show(listed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +12,13 @@ from typing import Any, TypeVar
 
 import click
 
-from streams.settings import load
-from streams.times import duration_ms
+from streams.settings import Settings, load
+from streams.times import duration_ms, duration_text
 
 T = TypeVar("T")
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C."""
 
 CONFIG = click.option(
     "--config",
@@ -27,7 +32,8 @@ FILES = click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 MAPPING = click.option(
-    "--mapping", help="Ready mapping by name, or a TOML file; detected from the columns if left out."
+    "--mapping",
+    help="Ready mapping by name, or a TOML file (docs/histories.md); detected from the columns if left out.",
 )
 LABEL_DELAY = click.option(
     "--label-delay",
@@ -53,9 +59,37 @@ def with_settings(*, data: bool = False) -> Callable[[Callable[..., T]], Callabl
     return decorate
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C cancels."""
-    return asyncio.run(work)
+def run_async(work: Coroutine[Any, Any, T], *, on_sigterm: int = 128 + signal.SIGTERM) -> T:
+    """Run to the end; Ctrl-C and SIGTERM cancel, so that what has been opened is closed.
+
+    Args:
+        on_sigterm: exit code after SIGTERM; 0 for a command that has no end of its own.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        Exit: after SIGTERM.
+    """
+
+    async def stoppable() -> T:
+        task = asyncio.current_task()
+        terminated = False
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            assert task is not None
+            task.cancel()
+
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if terminated:
+                raise click.exceptions.Exit(on_sigterm) from None
+            raise
+
+    return asyncio.run(stoppable())
 
 
 def duration(option: str, text: str) -> int:
@@ -64,6 +98,23 @@ def duration(option: str, text: str) -> int:
         return duration_ms(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def label_delay(settings: Settings, text: str) -> int:
+    """Milliseconds of `--label-delay`; one that no label could be in time with is warned of."""
+    delay = duration("--label-delay", text)
+    if delay > settings.labels.maturity:
+        maturity = duration_text(settings.labels.maturity)
+        warn(
+            f"--label-delay {text} is longer than labels.maturity ({maturity}): by then transactions count "
+            "as genuine and their labels are ignored; raise labels.maturity, and topics.retention above it"
+        )
+    return delay
+
+
+def warn(sentence: str) -> None:
+    """A line on stderr about something that goes on all the same."""
+    click.echo(f"fraudstream: warning: {sentence}", err=True)
 
 
 def moment(_ctx: click.Context, _param: click.Parameter, value: datetime | None) -> int | None:

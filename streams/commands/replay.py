@@ -46,12 +46,13 @@ def replay(
 ) -> None:
     """Publish a history as transactions, with a label for every fraud when it would have been reported.
 
-    FILES are CSV, Parquet or JSONL, in order. Without --rate and --speed it goes as fast as the broker takes
-    it. A record counts as published when the broker has acknowledged it.
+    FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields. Without
+    --rate and --speed it goes as fast as the broker takes it. A record counts as published when the broker
+    has acknowledged it.
     """
     if rate is not None and speed is not None:
         raise click.UsageError("--rate and --speed exclude each other")
-    delay = options.duration("--label-delay", label_delay)
+    delay = options.label_delay(settings, label_delay)
     summary = run_async(_replay(settings, files, rate, speed, delay, mapping))
     if as_json:
         click.echo(json.dumps(msgspec.structs.asdict(summary)))
@@ -78,13 +79,17 @@ async def _replay(
     from streams.history.reading import count_rows, read_history
     from streams.history.replay import Pace, ReplayTopics
     from streams.history.replay import replay as publish
-    from streams.kafka.clients import connect, partitions_of
+    from streams.kafka.clients import connect, count_records, partitions_of
     from streams.kafka.connection import security_options
     from streams.kafka.outputs import Outputs
 
     topics = ReplayTopics(settings.topics.transactions, settings.topics.labels)
-    for topic in (topics.transactions, topics.labels):
-        await partitions_of(settings.broker, topic)
+    await partitions_of(settings.broker, topics.labels)
+    if held := await count_records(settings.broker, topics.transactions):
+        options.warn(
+            f"{topics.transactions} already holds {held:,} records: what is replayed again, or is older than "
+            "they are, comes out as duplicate or late; delete the topics, or name others, for a fresh start"
+        )
     total = count_rows(files)
     outputs = Outputs(settings.broker.bootstrap, security=security_options(settings.broker))
     await connect(outputs, outputs.stop, settings.broker)

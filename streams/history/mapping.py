@@ -1,29 +1,12 @@
 """Which column of a history file is which field: mapping files (TOML), the ready ones, and detection.
 
-A mapping file:
-
-    name = "mine"
-    [columns]          # field = column; "#row" numbers the rows over all files from 0
-    transaction_id = "ID"
-    card_id = "CUSTOMER"
-    event_time = "WHEN"
-    amount = "EUROS"   # major units; or amount_minor
-    fraud = "IS_FRAUD"
-    [constants]        # field = the value of every row
-    currency = "EUR"
-    [time]             # unit: auto, datetime (without a zone: UTC), s, ms, us, ns; origin: time of 0
-    unit = "s"
-    origin = "2018-04-01T00:00:00Z"
-    [prefixes]         # put before the values of an id
-    card_id = "card-"
-    [attributes]       # attribute = column
-    V1 = "V1"
+`docs/histories.md` describes a mapping file and has an example that the tests run.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -87,6 +70,8 @@ def load_mapping(name_or_path: str | Path) -> HistoryMapping:
         raise HistoryError(f"mapping {name_or_path}: no such file, and no ready mapping ({known})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise HistoryError(f"mapping {path}: {error}") from None
+    if unknown := _unknown_key(document):
+        raise HistoryError(f"mapping {path}: {unknown}")
     document.setdefault("name", path.stem)
     try:
         mapping = msgspec.convert(document, HistoryMapping)
@@ -130,6 +115,16 @@ def _lacking(fields: Collection[str]) -> list[str]:
     return lacking if {"amount", "amount_minor"} & set(fields) else [*lacking, "amount_minor"]
 
 
+def _unknown_key(document: Mapping[str, object]) -> str:
+    """A sentence about the first key that no mapping has; empty if there is none."""
+    for path, table, kind in (("", document, HistoryMapping), ("time.", document.get("time"), TimeMapping)):
+        known = kind.__struct_fields__
+        for key in table if isinstance(table, dict) else ():
+            if key not in known:
+                return f"unknown key {path}{key}; known are {', '.join(path + name for name in known)}"
+    return ""
+
+
 def _problem(mapping: HistoryMapping) -> str:
     given = [*mapping.columns, *mapping.constants]
     if unknown := sorted(set(given).difference(FIELDS)):
@@ -147,7 +142,7 @@ def _problem(mapping: HistoryMapping) -> str:
     if numbered := sorted(f for f, c in mapping.columns.items() if c == ROW_NUMBER and f not in IDS):
         return f"{numbered[0]} cannot be a row number"
     if odd := sorted(set(mapping.prefixes).difference(IDS)):
-        return f"prefix for {odd[0]}, which is no id"
+        return f"prefix for {odd[0]}, which is no id; ids are {', '.join(IDS)}"
     if mapping.time.origin is not None and mapping.time.origin.tzinfo is None:
         return "time.origin needs a zone, for instance 2018-04-01T00:00:00Z"
     return ""

@@ -191,8 +191,11 @@ class BatchConsumer(driver.Consumer):
         while not self.app.crashed and any(book.started_batches() for book in self._books.values()):
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                logger.warning(
-                    "batches were not finished within %g s; they are read again", self.options.drain_timeout
+                # A short time is set where batches stay unfinished on purpose.
+                logger.log(
+                    logging.WARNING if self.options.drain_timeout >= 1 else logging.INFO,
+                    "batches were not finished within %g s; they are read again",
+                    self.options.drain_timeout,
                 )
                 break
             await self._wait_for_change(left)

@@ -67,7 +67,8 @@ class EmbeddedBroker:
         executable = _executable()
         if _in_use(self.host, self.port):
             raise BrokerUnavailable(
-                f"port {self.port} on {self.host} is taken by another process; choose another port"
+                f"port {self.port} on {self.host} is taken by another process; choose another, or 0 for a "
+                "free one (`fraudstream broker --port 0`)"
             )
         url = f"tcp://{self.address}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the broker

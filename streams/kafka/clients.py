@@ -113,6 +113,20 @@ async def _reader(broker: Broker, topic: str) -> AsyncIterator[tuple[AIOKafkaCon
         await consumer.stop()
 
 
+async def count_records(broker: Broker, topic: str) -> int:
+    """How many records the topic holds now; of a compacted one or with transactions, at most.
+
+    Raises:
+        BrokerUnreachable, TopicMissing: see `partitions_of`.
+    """
+    async with _reader(broker, topic) as (consumer, partitions):
+        await consumer.seek_to_beginning(*partitions)
+        starts = {tp: await consumer.position(tp) for tp in partitions}
+        while unknown := [tp for tp in partitions if consumer.highwater(tp) is None]:
+            await consumer.getmany(*unknown, timeout_ms=100, max_records=1)
+        return sum(consumer.highwater(tp) - start for tp, start in starts.items())
+
+
 async def read_all(
     broker: Broker, topic: str, ends: Mapping[int, int] | None = None
 ) -> AsyncGenerator[ConsumerRecord, None]:

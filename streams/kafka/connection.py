@@ -5,7 +5,10 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+from streams.kafka import closing
 from streams.sections import Broker
+
+closing.install()
 
 
 def client_options(broker: Broker) -> dict[str, Any]:

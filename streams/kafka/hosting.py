@@ -31,17 +31,17 @@ async def run_apps(
     stop: asyncio.Event | None = None,
     handle_signals: bool = False,
     stop_within: float = 9.0,
-) -> None:
+) -> signal.Signals | None:
     """Run `apps` until `stop` is set, let agents finish what they work on, commit, leave the groups.
 
-    With `handle_signals`, SIGTERM and SIGINT set `stop`.
+    With `handle_signals`, SIGTERM and SIGINT set `stop`; the first of them is returned.
 
     Raises:
         AppCrashed: an app failed or could not start; the others have been stopped in order.
         StopTimedOut: stopping took more than `stop_within` seconds.
     """
     stop = asyncio.Event() if stop is None else stop
-    with _signals(stop, handled=handle_signals):
+    with _signals(stop, handled=handle_signals) as received:
         lives = [asyncio.create_task(_live(app)) for app in apps]
         asked = asyncio.create_task(stop.wait())
         await asyncio.wait([asked, *lives], return_when=asyncio.FIRST_COMPLETED)
@@ -62,6 +62,7 @@ async def run_apps(
             crashes.append(AppCrashed(app.conf.id, app.crash_reason))
     if crashes:
         raise crashes[0]
+    return received[0] if received else None
 
 
 async def _live(app: faust.App) -> None:
@@ -75,13 +76,20 @@ async def _live(app: faust.App) -> None:
 
 
 @contextmanager
-def _signals(stop: asyncio.Event, *, handled: bool) -> Iterator[None]:
+def _signals(stop: asyncio.Event, *, handled: bool) -> Iterator[list[signal.Signals]]:
+    """Gives the signals received so far."""
+    received: list[signal.Signals] = []
+
+    def take(number: signal.Signals) -> None:
+        received.append(number)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT) if handled else ()
     for number in numbers:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, take, number)
     try:
-        yield
+        yield received
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)

@@ -57,7 +57,9 @@ class SendFailed(FraudstreamError):
         self.topic = topic
         self.partition = partition
         self.cause = cause
-        reason = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}".rstrip(": ")
+        reason, kind = str(cause), type(cause).__name__
+        if not isinstance(cause, str) and not reason.startswith(kind):  # aiokafka's say what they are
+            reason = f"{kind}: {reason}".rstrip(": ")
         super().__init__(f"send to {topic}[{partition}] failed: {reason}")
 
 
@@ -216,6 +218,9 @@ class Outputs:
             noise.disabled = False
         self._idempotent = self._idempotent is not False
         self._started = producer
+        # The connection of the start is closed again. Without this one a producer that has nothing to send
+        # yet would not be `connected` until its next look at the metadata, minutes later.
+        await producer.client.force_metadata_update()
 
     async def stop(self) -> None:
         """Wait for what is under way, close the connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -91,7 +92,7 @@ def new_app(broker: str, group: str, *, commit_interval: float = 0.1, **options:
 
 
 @asynccontextmanager
-async def running(*apps: faust.App) -> AsyncIterator[asyncio.Task[None]]:
+async def running(*apps: faust.App) -> AsyncIterator[asyncio.Task[signal.Signals | None]]:
     """Run `apps` during the block, stop them at its end; what ended them early is raised there."""
     stop = asyncio.Event()
     task = asyncio.create_task(run_apps(apps, stop=stop))
@@ -103,7 +104,10 @@ async def running(*apps: faust.App) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def until(
-    condition: Callable[[], bool], *, watched: asyncio.Task[None] | None = None, seconds: float = 20
+    condition: Callable[[], bool],
+    *,
+    watched: asyncio.Task[signal.Signals | None] | None = None,
+    seconds: float = 20,
 ) -> None:
     """Wait for `condition`; the end of `watched` or of the time is an error."""
     async with asyncio.timeout(seconds):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,7 +26,7 @@ from models.spec import FeatureSpec
 from streams.cli import main
 from streams.contract.dead_letters import ATTEMPT, dead_letter
 from streams.contract.records import Alert, ModelRef, Reason, Rejection
-from streams.kafka.outputs import Output, Outputs
+from streams.kafka.outputs import Output, Outputs, partition_for
 from streams.stages.model_feed import model_key
 from tests.streams.clients import read, unique
 
@@ -168,19 +173,35 @@ def test_redrive_publishes_the_original_bytes(cli: Cli, broker: str) -> None:
     assert done["skipped"] == {"repeated": 1, "attempts": 1, "redacted": 1, "filtered": 1, "source": 1}
     assert asyncio.run(read(broker, cli.topic("transactions"), 1, 2)) == [b"first", b"again"]
     assert cli("dead-letters", "redrive", "--before", "2001-01-01").stdout.startswith("published 0")
+    refused = cli("dead-letters", "redrive", "--code", "UNKNOWN")
+    assert refused.exit_code == 2
+    assert "unknown: UNKNOWN; known are value_empty, " in refused.stderr
+
+
+def history(directory: Path, n: int) -> Path:
+    """A JSONL history of `n` transactions, the first of them a fraud."""
+    file = directory / "history.jsonl"
+    rows = [
+        {"transaction_id": f"t{n}", "card_id": f"c{n}", "terminal_id": "s", "event_time": TIME + n,
+         "amount_minor": 100, "currency": "EUR", "fraud": n == 0}
+        for n in range(n)
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
 def test_replay_publishes_transactions_and_labels(cli: Cli, tmp_path: Path) -> None:
     """`replay` publishes a file and says how much; two paces at once are wrong usage."""
-    file = tmp_path / "history.jsonl"
-    rows = [
-        {"transaction_id": f"t{n}", "card_id": f"c{n}", "terminal_id": "s", "event_time": TIME + n,
-         "amount_minor": 100, "currency": "EUR", "fraud": n == 0}
-        for n in range(20)
-    ]  # fmt: skip
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = cli.document("replay", str(file), "--label-delay", "1d")
+    file = history(tmp_path, 20)
+    first = cli("replay", str(file), "--label-delay", "1d", "--json")
+    assert first.stderr == ""
+    summary = json.loads(first.stdout)
     assert (summary["transactions"], summary["labels"], summary["first_event_time"]) == (20, 1, TIME)
+    again = cli("replay", str(file), "--label-delay", "30d", "--json")
+    assert json.loads(again.stdout)["transactions"] == 20
+    late, repeated = again.stderr.splitlines()
+    assert "--label-delay 30d is longer than labels.maturity (7d)" in late
+    assert f"{cli.topic('transactions')} already holds 20 records" in repeated
     assert cli("replay", str(file), "--rate", "1", "--speed", "1").exit_code == 2
     assert cli("replay", str(file), "--label-delay", "soon").exit_code == 2
     missing = cli("replay", str(file), FRAUD_TOPICS__LABELS="nowhere")
@@ -201,6 +222,10 @@ def test_models_are_read_from_their_topic(cli: Cli) -> None:
     binned, forest = json.loads(cli("models", "list", "--json").stdout)
     assert (binned["version"], binned["role"], binned["problem"]) == (10, "champion", "")
     assert (forest["role"], forest["problem"] != "") == ("shadow", True)
+    assert (binned["learner"], binned["scorer"]) == ("binned_logistic", "rules")
+    heading, _, line = cli("models", "list").stdout.strip().splitlines()[:3]
+    assert heading.split()[3:5] == ["learner", "scorer"]
+    assert line.split()[3:5] == ["binned_logistic", "rules"]
     history = json.loads(cli("models", "history", "binned", "--json").stdout)
     assert [each["version"] for each in history] == [9, 10]
     assert cli.document("models", "show", "binned/9")["spec"] == spec.digest
@@ -249,19 +274,74 @@ def test_every_command_has_help() -> None:
     visit([], main)
 
 
-def test_ctrl_c_ends_with_130(cli: Cli) -> None:
-    """An interrupted `alerts tail` has printed what came until then and ends with 130."""
-    cli.publish(Output(cli.topic("alerts"), 0, b"c", msgspec.json.encode(alert(0))))
+@contextmanager
+def running(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command in a process of its own, killed at the end if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "streams.cli", "alerts", "tail", "--from-beginning", "--json"],
+        [sys.executable, "-m", "streams.cli", *arguments],
         env={**os.environ, **cli.environment}, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    try:
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[bytes], number: signal.Signals) -> tuple[int, str]:
+    """Exit code and what was on stderr until the end, after a signal."""
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    return process.returncode, errors.decode()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_tail_ends_on_a_signal(cli: Cli, number: signal.Signals, code: int) -> None:
+    """An interrupted `alerts tail` has printed what came until then; it has no end of its own."""
+    cli.publish(Output(cli.topic("alerts"), 0, b"c", msgspec.json.encode(alert(0))))
+    with running(cli, "alerts", "tail", "--from-beginning", "--json") as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["alert_id"] == "a0"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
+        assert ended(process, number) == (code, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_replay_that_is_stopped_was_not_done(
+    cli: Cli, broker: str, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A replay ended by a signal says so by its exit code, without a traceback."""
+    file = history(tmp_path, 500)
+    with running(cli, "replay", str(file), "--rate", "5") as process:
+        first = json.loads(file.read_text().splitlines()[0])["card_id"].encode()
+        assert asyncio.run(read(broker, cli.topic("transactions"), partition_for(first, 2), 1))
+        assert ended(process, number) == (code, "")
+
+
+def test_a_worker_says_what_it_does(cli: Cli) -> None:
+    """A worker tells where its metrics are, when it is ready and for what, and how it ended; no more."""
+    with running(cli, "worker", "--stages", "card,observe", "--metrics-port", "0") as process:
+        assert process.stderr is not None
+        metrics, ready = process.stderr.readline().decode(), process.stderr.readline().decode()
+        found = re.search(r"metrics and health on (http://127\.0\.0\.1:\d+) ", metrics)
+        assert found is not None, metrics
+        assert ready.endswith(": ready: card 2, observe 5 partitions\n")
+        with urllib.request.urlopen(f"{found[1]}/readyz", timeout=5) as answer:
+            assert answer.status == 200
+        exit_code, rest = ended(process, signal.SIGINT)
+    assert exit_code == 130
+    (last,) = rest.splitlines()
+    assert last.endswith(": stopped by SIGINT; what was under way is finished and committed")
+
+
+def test_a_taken_port_is_named_with_the_cure(cli: Cli) -> None:
+    """Worker and broker name the setting, or the flag, with which another port is chosen."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        worker = cli("worker", "--stages", "observe", "--metrics-port", port)
+        broker = cli("broker", "--port", port)
+    assert (worker.exit_code, broker.exit_code) == (1, 1)
+    (line,) = worker.stderr.splitlines()
+    assert f"127.0.0.1:{port}" in line
+    assert "worker.metrics_port" in line
+    assert "`--metrics-port 0`" in line
+    assert "`fraudstream broker --port 0`" in broker.stderr

@@ -285,7 +285,12 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     [
         ('[columns]\ncard = "a"', "unknown field card"),
         ('[columns]\ncard_id = "a"', "no column and no constant for transaction_id"),
-        ("[columns]\n[extra]\n", "unknown field `extra`"),
+        (
+            "[columns]\n[extra]\n",
+            "unknown key extra; known are name, columns, constants, time, prefixes, attributes",
+        ),
+        ('[columns]\n[time]\nzone = "UTC"', "unknown key time.zone; known are time.unit, time.origin"),
+        ('[columns]\nfraud_flag = "a"', "unknown field fraud_flag; fields are transaction_id, card_id"),
         ('columns = "x"', "columns"),
         ("[columns", "mapping"),
         ('[columns]\n[time]\nunit = "weeks"', "weeks"),

@@ -102,6 +102,20 @@ def test_an_unknown_partition_is_named(broker: str) -> None:
     asyncio.run(run())
 
 
+def test_a_producer_is_connected_before_it_sends(broker: str) -> None:
+    """`connected` holds from `start` to `stop`: a worker is ready though one of its stages sends nothing."""
+
+    async def run() -> None:
+        outputs = Outputs(broker)
+        connected = [outputs.connected]
+        await outputs.start()
+        connected.append(outputs.connected)
+        await outputs.stop()
+        assert [*connected, outputs.connected] == [False, True, False]
+
+    asyncio.run(run())
+
+
 def test_a_broker_that_goes_away_fails_the_send() -> None:
     """When the broker is gone, a send ends with an error within the request timeout instead of waiting for
     ever.

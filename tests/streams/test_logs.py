@@ -1,0 +1,85 @@
+"""What of the log reaches a person: a few lines of a kind, none of routine, tracebacks where they help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from streams.errors import FraudstreamError
+from streams.logs import Throttle, readable
+
+
+def record(name: str, template: str, *args: object, error: BaseException | None = None) -> logging.LogRecord:
+    info = None if error is None else (type(error), error, None)
+    return logging.LogRecord(name, logging.WARNING, __file__, 1, template, args, info)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_flood_of_a_library_is_a_line_with_a_count() -> None:
+    """One message of a template passes in a period; the next period's first tells how many were left out."""
+    clock = Clock()
+    throttle = Throttle(seconds=10, clock=clock)
+    passed = [throttle.filter(record("aiokafka", "no connection to %s", node)) for node in range(261)]
+    assert passed == [True, *[False] * 260]
+    clock.now = 9.9
+    assert not throttle.filter(record("aiokafka", "no connection to %s", 1))
+    clock.now = 10.0
+    later = record("aiokafka", "no connection to %s", 7)
+    assert throttle.filter(later)
+    assert later.getMessage() == "no connection to 7 (261 more like it left out before)"
+    clock.now = 20.0
+    last = record("aiokafka", "no connection to %s", 8)
+    assert throttle.filter(last)
+    assert last.getMessage() == "no connection to 8"
+
+
+def test_other_messages_pass_beside_a_flood() -> None:
+    """Another logger, level or template is another kind; of our own lines several pass."""
+    throttle = Throttle(clock=Clock())
+    assert throttle.filter(record("aiokafka", "a"))
+    assert not throttle.filter(record("aiokafka", "a"))
+    assert throttle.filter(record("aiokafka", "b"))
+    assert throttle.filter(record("aiokafka.consumer", "a"))
+    ours = [throttle.filter(record("streams.stages.learn", "model %s starts anew", n)) for n in range(6)]
+    assert ours == [True] * 4 + [False] * 2
+
+
+def test_templates_with_values_in_them_do_not_pile_up() -> None:
+    """Of messages that are all different a bounded number is remembered."""
+    throttle = Throttle(clock=Clock())
+    for number in range(3_000):
+        assert throttle.filter(record("mode", f"task {number}"))
+    assert len(throttle._kinds) == 1_000
+
+
+def test_a_rebalance_that_goes_as_it_should_says_nothing() -> None:
+    """aiokafka's warning at every join and leave is dropped, that a worker was thrown out is not."""
+    name = "aiokafka.consumer.group_coordinator"
+    assert not readable(record(name, "Heartbeat failed for group %s because it is rebalancing", "card"))
+    assert readable(record(name, "Heartbeat failed for group %s: generation id is not  current.", "card"))
+
+
+def test_errors_raised_on_purpose_come_without_a_traceback() -> None:
+    """The message of such an error stands in the line once; any other error keeps its traceback."""
+    purposeful = record("streams.x", "preparing %d partitions failed", 3, error=FraudstreamError("start it"))
+    assert readable(purposeful)
+    assert (purposeful.getMessage(), purposeful.exc_info) == ("preparing 3 partitions failed: start it", None)
+    error = FraudstreamError("start it")
+    twice = record("faust.app.base", "Crashed reason=%r", error, error=error)
+    assert readable(twice)
+    assert twice.getMessage() == "Crashed reason=FraudstreamError('start it')"
+    bug = record("streams.x", "fetching failed", error=KeyError("x"))
+    assert readable(bug)
+    assert bug.exc_info is not None
+
+
+def test_cancelled_tasks_of_libraries_say_nothing() -> None:
+    """That Faust's agent was cancelled at the end is no news; a task of ours that was is."""
+    assert not readable(record("faust.agents.actor", "Crashed", error=asyncio.CancelledError()))
+    assert readable(record("streams.worker", "Crashed", error=asyncio.CancelledError()))
