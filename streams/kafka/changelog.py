@@ -391,8 +391,8 @@ class _Reader:
         data = b"".join(pieces)
         self.state.load(bucket, data)
         if chunk.version == loaded:
-            # A request was repeated; compaction may have left the second copy of the delta before it only, which
-            # has been applied to the bucket that covers it.
+            # A request was repeated; compaction may have left only the second copy of the delta before it,
+            # which has been applied to the bucket that covers it.
             return
         self.loaded += 1
         self._versions[bucket] = chunk.version

@@ -138,8 +138,8 @@ def test_a_restart_finds_the_state_of_the_last_delta_that_was_written(
         old_state, old = state, changelog
         state, changelog = restored(log)
         assert state.chains == expected
-        # The replaced one has not noticed. With the answer to what is under way, or else to what it sends next, it
-        # finds the marker: it has nothing tombstoned and sends no more.
+        # The replaced one has not noticed. With the answer to what is under way, or else to what it sends
+        # next, it finds the marker: it has nothing tombstoned and sends no more.
         zombie = [rest]
         if not under_way:
             old_state.apply(afterwards)
