@@ -31,6 +31,7 @@ from streams.kafka.outputs import Output
 from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.alignment import NEVER
+from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext, failpoint, follow_assignment
 from streams.stages.label_core import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
@@ -113,7 +114,9 @@ class LabelWork:
         self.state = LabelState()
 
     async def open(self) -> None:
-        await self._changelog.restore(self._partition, self.state)
+        await self._changelog.restore(self._partition, self.state, identity(self._context, "scored"))
+        # Reset to the earliest row, everything would be decided once more.
+        await require_applied(self._context, "scored", {self._partition: self.state.late_offset})
         await self._late.start(self.state.late_offset)
 
     async def close(self) -> None:

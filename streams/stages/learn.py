@@ -28,6 +28,7 @@ from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.settings import Settings
 from streams.stages import columns
+from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext, failpoint, follow_assignment
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
@@ -82,7 +83,8 @@ class LearnWork:
 
     async def open(self) -> None:
         self._pause(False)  # whoever had the partition before may have been revoked while it was paused
-        await self._changelog.restore(self._partition, self.checkpoint)
+        await self._changelog.restore(self._partition, self.checkpoint, identity(self._context, "outcomes"))
+        await require_applied(self._context, "outcomes", {self._partition: self.checkpoint.next_offset})
 
     async def tick(self) -> None:
         if self._held and self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS:

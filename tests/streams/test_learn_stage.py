@@ -30,7 +30,7 @@ from streams.stages.learn import LearnWork
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_slots import build_learners
-from tests.streams.clients import unique
+from tests.streams.clients import publish, unique
 
 HOUR = 3_600_000
 PARTITIONS = 2
@@ -259,6 +259,7 @@ def test_a_stage_that_died_before_its_checkpoint_publishes_the_same_versions_aga
 
     async def scenario() -> None:
         async with connected(broker) as context:
+            await publish(broker, context.name("outcomes"), {0: [rows.encode() for rows in MESSAGES]})
             work, log = await opened(context, []), Outcomes()
             saved = log.batches(MESSAGES[:3])
             await work.handle(saved)
