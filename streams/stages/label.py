@@ -36,6 +36,7 @@ from streams.stages.columns import Columns
 from streams.stages.context import StageContext, failpoint, follow_assignment
 from streams.stages.label_core import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
 from streams.stages.partitions import PartitionTasks
+from streams.stages.rows import require_spec
 
 #: Records taken at once.
 MOST_RECORDS = 4096
@@ -54,6 +55,7 @@ class LateReader:
             auto_offset_reset="earliest",
             fetch_max_wait_ms=200,
         )
+        self._spec_digest = context.spec.digest
         self._fetched: deque[aiokafka.ConsumerRecord[Any, Any]] = deque()
         self._head: tuple[int, Columns] | None = None
 
@@ -76,12 +78,19 @@ class LateReader:
                     self._fetched.extend(records)
             if self._fetched:
                 record = self._fetched.popleft()
-                self._head = record.offset, columns.decode(record.value or b"")
+                self._head = record.offset, _scored_rows(record.value, self._spec_digest)
         return self._head
 
     def skip(self) -> None:
         """The message that `peek` gave is done with."""
         self._head = None
+
+
+def _scored_rows(message: bytes | None, spec_digest: str) -> Columns:
+    rows = columns.decode(message or b"")
+    if "spec" in rows.meta:
+        require_spec(rows, spec_digest)
+    return rows
 
 
 def label_policy(settings: Settings) -> LabelPolicy:
@@ -151,7 +160,7 @@ class LabelWork:
         if now - self._scored_seen_at > self._context.settings.alignment.idle_after:
             self._label_seen_at = now  # a stream begins, or goes on: its labels may be on their way
         self._scored_seen_at = now
-        rows = [columns.decode(record.value or b"") for record in batch.records]
+        rows = [_scored_rows(record.value, self._context.spec.digest) for record in batch.records]
         return [outcome for part in rows for outcome in self._join.scored(self.state, step, part)]
 
     async def _refuse(self, batch: RecordBatch, rejected: Sequence[Rejected]) -> None:
@@ -207,12 +216,12 @@ class LabelWork:
         watermark = min(self.state.scored.values(), default=NEVER)
         records = []
         for rows in outcomes:
-            rows.meta |= {"label_partition": self._partition, "watermark": watermark}
+            rows.meta |= self._meta(watermark=watermark)
             records.append(Output(topic, 0, None, rows.encode()))
             self._time_labels(rows)
         if not records and watermark != self._reported.get(-1):
             # Learners wait for the scoring watermark also while nothing is decided.
-            records.append(Output(topic, 0, None, self._marker(watermark=watermark).encode()))
+            records.append(Output(topic, 0, None, Columns(self._meta(watermark=watermark)).encode()))
         self._reported[-1] = watermark
         return records
 
@@ -250,8 +259,9 @@ class LabelWork:
             records.append(Output(topic, score_partition, None, message.encode()))
         return records
 
-    def _marker(self, **meta: object) -> Columns:
-        return Columns({"label_partition": self._partition, **meta})
+    def _meta(self, *, watermark: int) -> dict[str, object]:
+        spec = self._context.spec.digest
+        return {"label_partition": self._partition, "spec": spec, "watermark": watermark}
 
     def _count(self) -> None:
         metrics = self._context.metrics

@@ -35,6 +35,7 @@ from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_feed import model_key
 from streams.stages.model_slots import build_learners
 from streams.stages.partitions import PartitionTasks
+from streams.stages.rows import require_spec
 
 #: Messages of outcomes taken at once.
 MOST_MESSAGES = 64
@@ -132,6 +133,7 @@ class LearnWork:
     async def _take(self, state: LearnState, message: bytes) -> bool:
         """Learn up to where one message allows it; returns whether a version has been published."""
         rows = columns.decode(message)
+        require_spec(rows, self._context.spec.digest)
         self._core.take(state, rows)
         clock = state.observe(rows.meta_int("label_partition"), rows.meta_int("watermark"))
         published = False

@@ -114,7 +114,7 @@ class ScoreWork:
         for label_partition, until in self.state.told.items():
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
-        self.waiting = WaitingRows(self.state.applied)
+        self.waiting = WaitingRows(self.state.applied, self._context.spec.digest)
         for name, version in self.state.models.items():
             snapshot = self._feed.version(name, version)
             if snapshot is not None:

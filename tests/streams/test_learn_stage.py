@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from models.snapshot import Snapshot, decode, encode
 from streams.app import build
+from streams.errors import StateMismatch
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Changelog
 from streams.sections import Models, Slot
@@ -55,7 +56,7 @@ def outcomes(partition: int, watermark: int, known_at: Sequence[int] = (), *, ba
     if bad:
         features[:] = np.nan
     return Columns(
-        {"label_partition": partition, "watermark": watermark},
+        {"label_partition": partition, "spec": CONTEXT.spec.digest, "watermark": watermark},
         {
             "transaction": np.array(known_at, np.uint64) * np.uint64(2) + np.uint64(partition),
             "fraud": np.arange(n) % 2 == 0,
@@ -333,5 +334,23 @@ def test_refused_outcomes_are_counted_in_the_metrics(broker: str) -> None:
             await work.handle(log.batches(messages))
             assert context.metrics.outcomes_refused.value("champion") == 2
             assert context.metrics.model_learned.value("champion") == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("meta", [{"spec": "f" * 16}, {"spec": None}])
+def test_outcomes_of_another_spec_are_refused(broker: str, meta: dict[str, object]) -> None:
+    """They are neither learned nor passed over: the batch stays unfinished."""
+
+    async def scenario() -> None:
+        async with connected(broker) as context:
+            work, log = await opened(context, []), Outcomes()
+            rows = outcomes(0, HOUR, [1])
+            rows.meta |= meta
+            with pytest.raises(StateMismatch, match="same features"):
+                await work.handle(log.batches([rows]))
+            assert log.book.finished is None
+            assert work.checkpoint.state.waiting == []
 
     asyncio.run(scenario())
