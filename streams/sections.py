@@ -150,6 +150,8 @@ class Labels(Section):
     """A transaction without a fraud label for so long counts as genuine."""
     soonest: Duration = HOUR
     """So long after a transaction a verdict on it takes effect at the earliest."""
+    max_held: Annotated[int, Field(ge=1_000)] = 200_000
+    """Most transactions with labels, and most alerted rows, held for a partition; the oldest go first."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

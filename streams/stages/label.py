@@ -34,7 +34,8 @@ from streams.stages.alignment import NEVER
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext, failpoint, follow_assignment
-from streams.stages.label_core import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
+from streams.stages.label_core import LabelJoin, LabelPolicy
+from streams.stages.label_state import LabelState, LabelStep, encode_step
 from streams.stages.partitions import PartitionTasks
 from streams.stages.rows import require_spec
 
@@ -99,6 +100,7 @@ def label_policy(settings: Settings) -> LabelPolicy:
         maturity_ms=settings.labels.maturity,
         expiry_ms=settings.topics.retention,
         soonest_ms=settings.labels.soonest,
+        max_held=settings.labels.max_held,
     )
 
 
@@ -268,6 +270,8 @@ class LabelWork:
         for (source, result), count in self._join.counts.items():
             metrics.labels.add(count, bounded_source(source), result)
         self._join.counts.clear()
+        metrics.alerts_released.add(self._join.released)
+        self._join.released = 0
 
     def held(self) -> tuple[int, int]:
         """Labels and alerts held, and the bytes of the alerts' rows."""
