@@ -125,7 +125,7 @@ class Time(Section):
     future_tolerance: Duration = 5 * MINUTE
     """Transactions stamped further ahead of their Kafka timestamp are scored and kept out of the windows."""
     watermark_jump: Duration = HOUR
-    """A longer jump of the watermark needs a second card to be believed."""
+    """A longer jump of the watermark needs a second card to be believed; so does one of the labels' clock."""
     dedupe_horizon: Duration = 24 * HOUR
     """How long a transaction id is remembered."""
     dedupe_max_ids: Annotated[int, Field(ge=1_000)] = 2_000_000

@@ -100,6 +100,7 @@ def label_policy(settings: Settings) -> LabelPolicy:
         maturity_ms=settings.labels.maturity,
         expiry_ms=settings.topics.retention,
         soonest_ms=settings.labels.soonest,
+        jump_ms=settings.time.watermark_jump,
         max_held=settings.labels.max_held,
     )
 

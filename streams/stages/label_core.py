@@ -14,6 +14,11 @@ given as a new outcome. Of several verdicts the one of highest rank by maturity 
 are read: labels may be read long before their transaction. Effect time: `known_at` is when the verdict was
 given for an alert, never before the scoring watermark that had been reached, and the time of maturity for the
 others. A verdict given after maturity changes nothing.
+
+The **clock of labels** says up to when labels have been read; maturity follows it. One stamp proves nothing:
+the clock stands at the latest time that labels of two cards have reached. The latest label is a claim, which
+a label of another card confirms as far as it reaches itself. A claim more than `jump_ms` ahead of the label
+that follows is replaced by it, so that two odd stamps months apart confirm nothing.
 """
 
 from __future__ import annotations
@@ -45,12 +50,14 @@ class LabelPolicy:
         soonest_ms: event time after a transaction at which a verdict on it takes effect at the earliest, at
             most `maturity_ms`. So far may scoring be ahead of this stage: a replay faster than life then
             sees every verdict exactly from when it takes effect.
+        jump_ms: a label further ahead of those after it no longer counts for the clock of labels.
         max_held: transactions with verdicts, and alerted rows, held at most; the oldest go first.
     """
 
     maturity_ms: int
     expiry_ms: int
     soonest_ms: int = 0
+    jump_ms: int = 3_600_000
     max_held: int = 200_000
 
 
@@ -96,17 +103,26 @@ class LabelJoin:
     ) -> list[Columns]:
         """Labels: kept until their transaction matures, outcomes at once for alerted transactions.
 
-        A label stamped after `believable` (epoch ms) does not move the clock of labels.
+        A label stamped after `believable` (epoch ms) is nothing to the clock of labels.
         """
         verdicts = [
             (label.transaction_id, Verdict(label.fraud, label.source, label.labelled_at, label.revision))
             for label in labels
         ]
-        stamps = (label.labelled_at for label in labels if label.labelled_at <= believable)
-        latest = max(stamps, default=NEVER)
-        if latest > state.labels_until:
-            self._commit(state, step, LabelStep(labels_until=latest))
+        reached = state.labels_until
+        for label in labels:
+            if reached < label.labelled_at <= believable:
+                reached = self._confirmed(state, reached, label.labelled_at, label.card_id)
+        if reached > state.labels_until:
+            self._commit(state, step, LabelStep(labels_until=reached))
         return self._verdicts(state, step, verdicts)
+
+    def _confirmed(self, state: LabelState, clock: int, time: int, card: str) -> int:
+        """The clock of labels after a label of that card, stamped after `clock`."""
+        claimed, by = state.claim or (NEVER, card)
+        if time >= claimed or time < claimed - self.policy.jump_ms:
+            state.claim = time, card
+        return clock if card == by else max(clock, min(claimed, time))
 
     def feedback(self, state: LabelState, step: LabelStep, feedback: Sequence[Feedback]) -> list[Columns]:
         """Analyst actions: `confirmed` and `dismissed` are verdicts."""
@@ -161,8 +177,8 @@ class LabelJoin:
     def ripe(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
         """Transactions scored in the score partition at a watermark up to this can be decided.
 
-        The clock is the last label seen, since labels arrive in the order of `labelled_at`; more may come
-        with the same time. While no labels arrive it is the newest transaction that scoring has seen, as far
+        The clock is that of labels, since they arrive in the order of `labelled_at`; more may come with the
+        same time. While no labels arrive it is the newest transaction that scoring has seen, as far
         as scoring may get next: labels up to then were published before it.
         """
         clock = state.labels_until - 1

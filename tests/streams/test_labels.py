@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.contract.records import Feedback, Label
+from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MOST_VERDICTS, LabelJoin, LabelPolicy
 from streams.stages.label_state import LabelState, LabelStep, encode_step
@@ -56,10 +57,11 @@ class Joined:
         return self._done(step, self.join.scored(self.state, step, message))
 
     def label(
-        self, name: str, fraud: bool, at: int, source: str = "chargeback", revision: int = 0
+        self, name: str, fraud: bool, at: int, source: str = "chargeback", revision: int = 0, card: str = ""
     ) -> list[Outcome]:
+        """A label; every transaction is of a card of its own unless said otherwise."""
         step = LabelStep()
-        label = Label(name, "c", fraud, source, at, revision)
+        label = Label(name, card or f"card of {name}", fraud, source, at, revision)
         return self._done(step, self.join.labels(self.state, step, [label]))
 
     def feedback(self, name: str, action: str, at: int) -> list[Outcome]:
@@ -180,11 +182,13 @@ def test_scoring_is_told_how_far_it_may_go() -> None:
     joined.score({"t": (10, False)})
     joined.mature(0)
     joined.label("later", True, 70)
-    assert told() == told(idle=True) == 69
+    assert told(idle=True) == 69
     joined.label("x", True, 80)
+    assert told() == told(idle=True) == 69
+    joined.label("y", True, 80)
     joined.score({"u": (55, False)})
     assert told() == 75
-    joined.score({"later": (56, True), "x": (57, False)})
+    joined.score({"later": (56, True), "x": (57, False), "y": (57, False)})
     assert told() == 79
     assert told(idle=True) == 9 + MATURITY
 
@@ -331,7 +335,7 @@ def test_what_is_not_ripe_is_no_change() -> None:
     step = LabelStep()
     assert joined.join.mature(joined.state, step, rows, offset, 5) == ([], False)
     joined.join.scored(joined.state, step, rows)
-    joined.join.labels(joined.state, step, [Label("t", "c", True, "chargeback", 50, 0)])
+    joined.join.labels(joined.state, step, [Label("t", "card of t", True, "chargeback", 50, 0)])
     assert joined.join.expire(joined.state, step) == 0
     assert step == LabelStep()
 
@@ -434,3 +438,84 @@ def test_a_checkpoint_taken_piece_by_piece_gives_the_state(
         assert getattr(again, name) == getattr(joined.state, name)
     assert again.oldest_verdict() == joined.state.oldest_verdict()
     assert again.oldest_alert() == joined.state.oldest_alert()
+
+
+def clocks(*labels: tuple[int, str]) -> list[int]:
+    """The clock of labels after each label of a time and a card."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, jump_ms=10))
+    found = []
+    for number, (at, card) in enumerate(labels):
+        joined.label(f"t{number}", True, at, card=card)
+        found.append(joined.state.labels_until)
+    return found
+
+
+def test_the_clock_of_labels_is_where_two_cards_have_been() -> None:
+    """Each label confirms the one before it; a card by itself, or a label further ahead, confirms nothing."""
+    assert clocks((5, "a"), (7, "b"), (9, "c"), (9, "d")) == [NEVER, 5, 7, 9]
+    assert clocks((5, "a"), (7, "a"), (9, "a")) == [NEVER] * 3
+    assert clocks((5, "a"), (10**9, "b"), (7, "c"), (8, "d")) == [NEVER, 5, 7, 7]
+    assert clocks((5, "a"), (6, "b"), (8, "a"), (7, "c"), (9, "d")) == [NEVER, 5, 6, 7, 8]
+
+
+def test_odd_stamps_apart_from_each_other_confirm_nothing() -> None:
+    """An ordinary label between two of them has made the first one forgotten; side by side they count."""
+    assert clocks((5, "a"), (10**9, "b"), (7, "c"), (10**9, "d"), (8, "e")) == [NEVER, 5, 7, 7, 8]
+    assert clocks((5, "a"), (10**9, "b"), (10**9, "d")) == [NEVER, 5, 10**9]
+
+
+def test_a_stamp_beyond_what_is_believable_is_nothing_to_the_clock() -> None:
+    """Neither a claim nor a confirmation."""
+    joined = Joined()
+    for number, at in enumerate((5, 900, 7, 800, 8)):
+        step, label = LabelStep(), Label(f"t{number}", f"c{number}", True, "bank", at, 0)
+        joined.join.labels(joined.state, step, [label], believable=100)
+    assert joined.state.labels_until == 7
+
+
+labelled_history = st.lists(
+    st.tuples(st.integers(0, 60), st.booleans(), st.integers(0, MATURITY + 20), st.integers(0, 4)),
+    min_size=1,
+    max_size=14,
+)
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(
+    labelled_history, st.integers(0, 14), st.integers(-(10**4), 10**6), st.integers(0, 5), st.booleans(),
+    st.integers(0, 14),
+)  # fmt: skip
+def test_one_odd_stamp_changes_no_other_outcome(
+    history: list[tuple[int, bool, int, int]], place: int, odd: int, card: int, fraud: bool, about: int
+) -> None:
+    """One label of any time, card and verdict, about any transaction, anywhere among labels in the order of
+    their times: every other transaction ends as without it, decided while labels come.
+    """
+
+    def outcomes(said: list[tuple[int, str, int, bool, bool]]) -> list[Outcome]:
+        joined = Joined()
+        joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, jump_ms=30))
+        scored = 0
+        found: list[Outcome] = []
+        for at, name, of_card, is_fraud, is_odd in said:
+            due = [row for row in rows if scored <= row[0] <= at]
+            if due and not is_odd:
+                found += joined.score({f"t{number}": (when, alert) for when, number, alert in due})
+                scored = at + 1
+            found += joined.label(name, is_fraud, at, card=f"c{of_card}")
+            found += joined.mature(joined.join.ripe(joined.state, 0, labels_idle=False))
+        rest = [row for row in rows if row[0] >= scored]
+        if rest:
+            found += joined.score({f"t{number}": (when, alert) for when, number, alert in rest})
+        return sorted(each for each in found + joined.mature(10**9) if each[0] != f"t{about}")
+
+    times = np.cumsum([gap for gap, *_ in history]).tolist()
+    numbered = [(number, at, *each[1:]) for number, (at, each) in enumerate(zip(times, history, strict=True))]
+    rows = [(at, number, alert) for number, at, alert, _, _ in numbered]
+    ordered = sorted(
+        (at + delay, f"t{number}", of_card, True, False) for number, at, _, delay, of_card in numbered
+    )
+    place = min(place, len(ordered))
+    disturbed = [*ordered[:place], (odd, f"t{about}", card, fraud, True), *ordered[place:]]
+    assert outcomes(disturbed) == outcomes(ordered)
