@@ -14,7 +14,7 @@ from monitoring.families import OTHER, Definition, Families
 OUTCOMES = ("scored", "dead_lettered", "duplicate", "late")
 ROLES = ("champion", "canary", "shadow")
 LABEL_SOURCES = ("chargeback", "analyst", OTHER)
-LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "unmatched", "dropped")
+LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmatched", "dropped")
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
 DRIFT_KINDS = ("data", "score", "concept", "label")
@@ -112,7 +112,7 @@ METRICS: tuple[Definition, ...] = (
         labels=("name", "reason"), limit=96),
     Definition("fraud_labels_total", "counter", "labels",
         "Labels consumed, by source and result.",
-        "unmatched or dropped rising.",
+        "too_late, unmatched or dropped rising.",
         labels=("source", "result"), children=LABEL_CHILDREN),
     Definition("fraud_alerts_released_total", "counter", "alerts",
         "Alerted rows given up before their maturity for labels.max_held; verdicts on them count then.",

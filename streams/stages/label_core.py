@@ -227,8 +227,8 @@ class LabelJoin:
                 change.dropped.append(transaction)
             timely = _timely(held, matured_at)
             for late in held[len(timely) :]:
-                # Too late, whether it happens to be here already or comes after this.
-                self.counts[late.source, "unmatched"] += 1
+                # Whether it happens to be here already or comes after this.
+                self.counts[late.source, "too_late"] += 1
             verdict = timely[-1] if timely else None
             is_fraud = verdict is not None and verdict.fraud
             if alerted is not None and alerted.given is not None:

@@ -149,6 +149,7 @@ def test_a_label_after_maturity_changes_nothing_whenever_it_is_read() -> None:
         joined.score({"z": (112 + EXPIRY, False)})
         assert joined.expire() == (0 if in_hand else 2)
         assert joined.state.verdicts == {}
+        assert joined.join.counts["chargeback", "too_late" if in_hand else "unmatched"] == 2
 
 
 def test_feedback_on_an_alert_is_an_outcome_at_once() -> None:
@@ -271,7 +272,8 @@ def test_a_verdict_after_maturity_replaces_none_in_time(alert: bool, ahead: bool
         outcomes += joined.score({"t": (10, alert)})
     outcomes += joined.mature(10)
     assert outcomes == [("t", True, 50 if alert else 110, "chargeback")]
-    assert joined.join.counts["chargeback", "unmatched"] == 1
+    assert joined.join.counts["chargeback", "too_late"] == 1
+    assert joined.join.counts["chargeback", "unmatched"] == 0
     assert joined.state.verdicts == {}
 
 
