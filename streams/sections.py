@@ -185,6 +185,8 @@ class Models(Section):
     """Models scored beside it."""
     publish_every: Duration = 6 * HOUR
     """Event time between two published versions of a model."""
+    checkpoint_key_file: str = ""
+    """File with a key of at least 32 bytes, which signs the learn stage's checkpoints; empty for unsigned."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

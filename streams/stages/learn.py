@@ -33,7 +33,7 @@ from streams.stages.context import StageContext, failpoint, follow_assignment
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_feed import model_key
-from streams.stages.model_slots import build_learners
+from streams.stages.model_slots import build_learners, checkpoint_key
 from streams.stages.partitions import PartitionTasks
 from streams.stages.rows import require_spec
 
@@ -60,11 +60,17 @@ class LearnWork:
     """The one partition of outcomes.
 
     Args:
+        key: signs the checkpoint; empty for none.
         pause: called with True when too much waits to be taken, with False when more may come.
     """
 
     def __init__(
-        self, partition: int, context: StageContext, changelog: Changelog, pause: Callable[[bool], None]
+        self,
+        partition: int,
+        context: StageContext,
+        changelog: Changelog,
+        pause: Callable[[bool], None],
+        key: bytes = b"",
     ) -> None:
         self._partition = partition
         self._context = context
@@ -78,8 +84,8 @@ class LearnWork:
         models, spec = context.settings.models, context.spec
         self.checkpoint = LearnCheckpoint(
             lambda: LearnState(build_learners(models, spec), context.partitions),
-            spec.digest,
             slot_terms(models),
+            key,
         )
 
     async def open(self) -> None:
@@ -169,10 +175,15 @@ def _size(batch: RecordBatch) -> int:
 
 
 def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
-    """Read outcomes in batches."""
+    """Read outcomes in batches.
+
+    Raises:
+        SettingsError: the key of the checkpoint cannot be used.
+    """
     changelog = Changelog(context.name("learn-state"), context.settings.broker, context.outputs)
     topic = context.name("outcomes")
     transport = transport_of(app)
+    key = checkpoint_key(context.settings.models)
 
     def create(partition: int) -> LearnWork:
         tps = [TP(topic, partition)]
@@ -180,7 +191,7 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
         def pause(wanted: bool) -> None:
             (transport.pause if wanted else transport.resume)(tps)
 
-        return LearnWork(partition, context, changelog, pause)
+        return LearnWork(partition, context, changelog, pause, key)
 
     tasks = PartitionTasks("learn", create, app.crash, most=MOST_MESSAGES)
     follow_assignment(app, tasks, topic, context.metrics)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiokafka
 import msgspec
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from models.learners.checkpoint import seal
 from models.snapshot import Snapshot, decode, encode
 from streams.app import build
-from streams.errors import StateMismatch
+from streams.errors import SettingsError, StateMismatch
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Changelog
 from streams.sections import Models, Slot
@@ -30,7 +32,7 @@ from streams.stages.context import StageContext
 from streams.stages.learn import LearnWork
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
-from streams.stages.model_slots import build_learners
+from streams.stages.model_slots import build_learners, checkpoint_key
 from tests.streams.clients import publish, unique
 
 HOUR = 3_600_000
@@ -47,6 +49,7 @@ def settings(broker: str = "localhost:9092", prefix: str = "learn") -> Settings:
     return made.model_copy(update={"models": Models.model_validate({**slots, "publish_every": "1h"})})
 
 
+OTHER = seal(msgspec.msgpack.encode({"format": "other"}), b"")
 CONTEXT = build(settings(), ["learn"]).context
 
 
@@ -77,10 +80,10 @@ MESSAGES = [
 ]
 
 
-def checkpoint(slots: Sequence[Slot], digest: str = "0" * 16) -> LearnCheckpoint:
+def checkpoint(slots: Sequence[Slot], key: bytes = b"") -> LearnCheckpoint:
     models = Models(champion=slots[0], shadows=tuple(slots[1:]))
     return LearnCheckpoint(
-        lambda: LearnState(build_learners(models, CONTEXT.spec), PARTITIONS), digest, slot_terms(models)
+        lambda: LearnState(build_learners(models, CONTEXT.spec), PARTITIONS), slot_terms(models), key
     )
 
 
@@ -147,34 +150,55 @@ def test_slots_that_come_change_and_go() -> None:
     assert again.state.versions["shadow"] == after.state.versions["shadow"]
 
 
-def test_another_feature_spec_starts_all_anew(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither learners nor waiting outcomes of other columns are taken over; numbers and position are."""
-    before, after = checkpoint([CHAMPION]), checkpoint([CHAMPION], "f" * 16)
-    learn(before.state, MESSAGES[:4])
-    before.next_offset = 4
-    with caplog.at_level(logging.WARNING):
-        after.load(0, before.dump(0))
-    assert "feature spec" in caplog.text
-    assert after.state.learners["champion"].n_learned == 0
-    assert before.state.waiting
-    assert after.state.waiting == []
-    assert (after.state.versions, after.next_offset) == (before.state.versions, 4)
-
-
-def test_learners_of_other_libraries_are_never_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learners_of_other_libraries_are_never_unpickled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A checkpoint of another River keeps its numbers; its learners are not even looked at."""
     before, after = checkpoint([CHAMPION]), checkpoint([CHAMPION])
     learn(before.state, MESSAGES)
-    data = msgspec.msgpack.decode(before.dump(0))
-    data["learners"] = {"champion": b"no pickle"}
-    data["libraries"]["river"] = "0.0.0"
-    after.load(0, msgspec.msgpack.encode(data))
+    data = before.dump(0)
+    monkeypatch.setattr("river.__version__", "0.0.0")
+    monkeypatch.setattr("pickle.loads", lambda _: pytest.fail("unpickled"))
+    with caplog.at_level(logging.WARNING):
+        after.load(0, data)
+    assert "champion starts anew: river is" in caplog.text
     assert after.state.learners["champion"].n_learned == 0
     assert after.state.versions == before.state.versions
     assert after.state.waiting == before.state.waiting
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80\x05.", msgspec.msgpack.encode({"format": "other"})])
+@pytest.mark.parametrize(("written", "read"), [(b"", b"k" * 32), (b"k" * 32, b"x"), (b"k" * 32, b"")])
+def test_a_checkpoint_that_is_not_signed_with_the_key_is_refused(
+    written: bytes, read: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsigned, signed with another key, or signed and no key to check it: nothing of it is unpickled."""
+    data = checkpoint([CHAMPION], written).dump(0)
+    checkpoint([CHAMPION], written).load(0, data)
+    monkeypatch.setattr("pickle.loads", lambda _: pytest.fail("unpickled"))
+    with pytest.raises(StateMismatch, match="to the key that it was written with"):
+        checkpoint([CHAMPION], read).load(0, data)
+
+
+def test_the_key_comes_from_a_file_of_its_own(tmp_path: Path) -> None:
+    """As it stands there; a file that is missing or too short is refused by the name of the setting."""
+    file = tmp_path / "key"
+
+    def key() -> bytes:
+        return checkpoint_key(Models(checkpoint_key_file=str(file)))
+
+    with pytest.raises(SettingsError, match="checkpoint_key_file: cannot read"):
+        key()
+    file.write_bytes(b"k" * 31)
+    with pytest.raises(SettingsError, match="31 bytes"):
+        key()
+    file.write_bytes(b"k" * 31 + b"\n")
+    assert key() == b"k" * 31 + b"\n"
+    assert checkpoint_key(Models()) == b""
+    with pytest.raises(SettingsError, match="checkpoint_key_file"):
+        build(load(overrides={"models.checkpoint_key_file": str(tmp_path / "none")}, environ={}), ["learn"])
+
+
+@pytest.mark.parametrize("data", [b"unsigned\n", b"unsigned\n\x80\x05.", OTHER])
 def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
     """Anything but a checkpoint of this format raises instead of being loaded."""
     with pytest.raises(ValueError, match="checkpoint"):
