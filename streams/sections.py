@@ -185,6 +185,10 @@ class Models(Section):
     """Models scored beside it."""
     publish_every: Duration = 6 * HOUR
     """Event time between two published versions of a model."""
+    min_outcomes: Annotated[int, Field(ge=0)] = 500
+    """Outcomes behind a model, those sampled away included, before its first version; the rules till then."""
+    min_frauds: Annotated[int, Field(ge=0)] = 10
+    """Frauds among them."""
     checkpoint_key_file: str = ""
     """File with a key of at least 32 bytes, which signs the learn stage's checkpoints; empty for unsigned."""
 

@@ -53,6 +53,8 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
     return LearnRules(
         publish_every_ms=settings.models.publish_every,
         spec_digest=spec_digest,
+        min_outcomes=settings.models.min_outcomes,
+        min_frauds=settings.models.min_frauds,
     )
 
 

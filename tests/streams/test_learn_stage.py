@@ -46,7 +46,8 @@ def settings(broker: str = "localhost:9092", prefix: str = "learn") -> Settings:
     names = {f"topics.{key}": f"{prefix}.{key}" for key in (*keys, "metrics", "internal_prefix")}
     made = load(overrides={**names, "broker.bootstrap": broker, "topics.partitions": PARTITIONS}, environ={})
     slots = {"champion": CHAMPION, "shadows": (SHADOW,)}
-    return made.model_copy(update={"models": Models.model_validate({**slots, "publish_every": "1h"})})
+    models = {**slots, "publish_every": "1h", "min_outcomes": 0, "min_frauds": 0}
+    return made.model_copy(update={"models": Models.model_validate(models)})
 
 
 OTHER = seal(msgspec.msgpack.encode({"format": "other"}), b"")
