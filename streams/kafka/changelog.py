@@ -281,8 +281,8 @@ class Changelog:
             fetch_max_wait_ms=50,
             max_partition_fetch_bytes=8 * 1024 * 1024,
         )
-        await consumer.start()
         try:
+            await consumer.start()
             # A consumer waits for ever for a partition that does not exist.
             known = self.topic in await consumer.topics()
             if not known or partition >= await self._outputs.partitions(self.topic):

@@ -50,8 +50,8 @@ async def log_ends(broker: Broker, topic: str, expected: Mapping[int, int]) -> d
     consumer = aiokafka.AIOKafkaConsumer(
         **client_options(broker), enable_auto_commit=False, auto_offset_reset="latest", fetch_max_wait_ms=50
     )
-    await consumer.start()
     try:
+        await consumer.start()
         tps = {partition: aiokafka.TopicPartition(topic, partition) for partition in expected}
         found = await consumer.end_offsets(list(tps.values()))
         ends = {partition: int(found[tp]) for partition, tp in tps.items()}

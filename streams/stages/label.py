@@ -61,9 +61,14 @@ class LateReader:
         self._head: tuple[int, Columns] | None = None
 
     async def start(self, offset: int) -> None:
-        await self._consumer.start()
-        self._consumer.assign([self._tp])
-        self._consumer.seek(self._tp, offset)
+        """Connect; whatever keeps it from that, nothing stays open."""
+        try:
+            await self._consumer.start()
+            self._consumer.assign([self._tp])
+            self._consumer.seek(self._tp, offset)
+        except BaseException:
+            await self._consumer.stop()
+            raise
 
     async def stop(self) -> None:
         await self._consumer.stop()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Mapping
 
 import pytest
@@ -11,9 +13,12 @@ from models.spec import FeatureSpec
 from streams.app import build
 from streams.commands.admin import create_topics
 from streams.errors import StateMismatch
+from streams.kafka.changelog import Changelog
 from streams.settings import Settings, load
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
+from streams.stages.label import LateReader
+from streams.stages.label_state import LabelState
 from tests.streams.clients import numbered, publish, unique
 
 PARTITIONS = 2
@@ -70,3 +75,44 @@ def test_state_ahead_of_its_source_is_refused(broker: str) -> None:
 
     made = context(settings(broker))
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("opening", ["changelog", "ends", "late reading"])
+def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
+    """Also while it waits for a broker's first answer; aiokafka warns of a consumer that nobody closed."""
+
+    async def run() -> None:
+        connected, ended = asyncio.Event(), asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connected.set()
+            while await reader.read(1024):
+                pass
+            writer.close()
+            await writer.wait_closed()
+            ended.set()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            made = context(settings(f"127.0.0.1:{port}"))
+            if opening == "changelog":
+                changelog = Changelog("state", made.settings.broker, made.outputs)
+                opened = changelog.restore(0, LabelState(), identity(made, "scored"))
+                task: asyncio.Task[object] = asyncio.create_task(opened)
+            elif opening == "ends":
+                task = asyncio.create_task(require_applied(made, "scored", {0: 1}))
+            else:
+                task = asyncio.create_task(LateReader("scored", 0, made).start(0))
+            async with asyncio.timeout(10):
+                await connected.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await ended.wait()
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        asyncio.run(run())
+        gc.collect()
+    assert [each for each in warned if "Unclosed AIOKafka" in str(each.message)] == []
