@@ -257,7 +257,9 @@ class LabelWork:
         for score_partition in self.state.scored.keys() | by_partition.keys():
             told = self._join.told(self.state, score_partition, labels_idle=idle)
             parts = by_partition.pop(score_partition, [])
-            if not parts and told <= self._reported.get(score_partition, NEVER):
+            # The first one is sent whatever it says: a score partition that has heard of this one waits
+            # longer for it than this one takes to find that there are no labels.
+            if not parts and told <= self._reported.get(score_partition, NEVER - 1):
                 continue
             self._reported[score_partition] = told
             message = columns.concat(parts) if parts else Columns()

@@ -15,10 +15,11 @@ are read: labels may be read long before their transaction. Effect time: `known_
 given for an alert, never before the scoring watermark that had been reached, and the time of maturity for the
 others. A verdict given after maturity changes nothing.
 
-The **clock of labels** says up to when labels have been read; maturity follows it. One stamp proves nothing:
-the clock stands at the latest time that labels of two cards have reached. The latest label is a claim, which
-a label of another card confirms as far as it reaches itself. A claim more than `jump_ms` ahead of the label
-that follows is replaced by it, so that two odd stamps months apart confirm nothing.
+The **clock of labels** says up to when labels have been read; maturity follows it. It moves as the watermark
+of transactions does (`models/admission.py`): a label up to `jump_ms` ahead moves it at once. One further
+ahead is a claim, which a label of another card has to confirm; it is forgotten when the clock moves in the
+ordinary way, so that two odd stamps months apart confirm nothing. The first label is measured against what
+has been scored.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class LabelPolicy:
         soonest_ms: event time after a transaction at which a verdict on it takes effect at the earliest, at
             most `maturity_ms`. So far may scoring be ahead of this stage: a replay faster than life then
             sees every verdict exactly from when it takes effect.
-        jump_ms: a label further ahead of those after it no longer counts for the clock of labels.
+        jump_ms: a longer step of the clock of labels needs a second card.
         max_held: transactions with verdicts, and alerted rows, held at most; the oldest go first.
     """
 
@@ -119,10 +120,20 @@ class LabelJoin:
 
     def _confirmed(self, state: LabelState, clock: int, time: int, card: str) -> int:
         """The clock of labels after a label of that card, stamped after `clock`."""
-        claimed, by = state.claim or (NEVER, card)
-        if time >= claimed or time < claimed - self.policy.jump_ms:
+        jump, claim = self.policy.jump_ms, state.claim
+        near = clock if clock > NEVER else max(state.scored.values(), default=NEVER)
+        if near > NEVER and time <= near + jump:
+            state.claim = None
+            return time
+        if claim is None or claim[1] == card:
             state.claim = time, card
-        return clock if card == by else max(clock, min(claimed, time))
+            return clock
+        smaller, larger = sorted([claim, (time, card)])
+        if larger[0] > smaller[0] + jump:
+            state.claim = larger
+            return smaller[0]
+        state.claim = None
+        return larger[0]
 
     def feedback(self, state: LabelState, step: LabelStep, feedback: Sequence[Feedback]) -> list[Columns]:
         """Analyst actions: `confirmed` and `dismissed` are verdicts."""

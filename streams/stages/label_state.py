@@ -151,9 +151,9 @@ class LabelState:
         self.undecided: dict[int, int] = {}
         self.late_offset = 0
         self.late_row = 0
-        #: the time that labels of two cards have reached
+        #: the clock of labels: up to when they have been read
         self.labels_until = NEVER
-        #: the latest label and its card, which another card has yet to reach; not kept
+        #: time and card of a label too far ahead of the clock, until another card confirms it; not kept
         self.claim: tuple[int, str] | None = None
         #: newest watermark among the rows that a score partition has, scored or waiting; not kept
         self.seen: dict[int, int] = {}
