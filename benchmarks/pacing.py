@@ -46,8 +46,10 @@ class Reader(threading.Thread):
     def run(self) -> None:
         """Read until `end`."""
         while not self._ended.is_set():
-            records = self._consumer.consume(num_messages=500, timeout=0.05)
+            # `consume` waits for as many messages as it is asked for: first wait for one, then take the rest.
+            first = self._consumer.poll(0.05)
             now = time.monotonic()
+            records = [] if first is None else [first, *self._consumer.consume(num_messages=500, timeout=0)]
             for record in records:
                 if record.error() is None:
                     row = row_of(orjson.loads(record.value() or b"")["transaction_id"])

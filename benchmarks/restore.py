@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import brokers, harness, kafka
 from models.spec import FeatureSpec
-from streams.kafka.changelog import Changelog
+from streams.kafka.changelog import Change, Changelog
 from streams.kafka.identity import Identity
 from streams.kafka.outputs import Outputs
 from streams.sections import Broker
@@ -69,7 +69,7 @@ async def write(broker: str, partitions: int, keys: int, per_key: float, seed: i
                 state.admit(rows)
                 delta = state.delta(rows, first + len(rows))
                 state.apply(delta)
-                await log.save(partition, state, delta)
+                await log.save([Change(partition, state, delta)])
             held.append(state.windows.n_keys)
     return held
 

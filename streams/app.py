@@ -14,7 +14,7 @@ Every stage is a consumer group of its own, so that stages can be spread over wo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -37,8 +37,6 @@ from streams.topics import Catalogue
 
 #: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
 LARGEST_RECORD = 12 * 1024 * 1024
-#: Outputs of one stage must not queue behind the state of another.
-CONNECTIONS = 6
 STAGES = ("card", "score", "label", "learn", "observe")
 
 
@@ -49,6 +47,7 @@ class Flow:
     context: StageContext
     feed: ModelFeed
     apps: dict[str, faust.App] = field(default_factory=dict)
+    outputs: list[Outputs] = field(default_factory=list)
     parts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -91,12 +90,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         settings=settings,
         spec=spec,
         catalogue=catalogue_of(settings, spec),
-        outputs=Outputs(
-            settings.broker.bootstrap,
-            security=security_options(settings.broker),
-            max_record_bytes=LARGEST_RECORD,
-            connections=CONNECTIONS,
-        ),
+        outputs=_outputs(settings),
         metrics=Metrics(),
     )
     feed = ModelFeed(
@@ -115,8 +109,19 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
                 session_timeout=settings.worker.session_timeout / 1000,
                 credentials=credentials(settings.broker),
             )
-            flow.parts[stage] = _attach(stage, app, flow)
+            # A producer for each stage: the outputs of one must not queue behind the state of another.
+            outputs = _outputs(settings)
+            flow.outputs.append(outputs)
+            flow.parts[stage] = _attach(stage, app, replace(context, outputs=outputs), feed)
     return flow
+
+
+def _outputs(settings: Settings) -> Outputs:
+    return Outputs(
+        settings.broker.bootstrap,
+        security=security_options(settings.broker),
+        max_record_bytes=LARGEST_RECORD,
+    )
 
 
 def credentials(broker: Broker) -> Credentials | None:
@@ -132,19 +137,19 @@ def credentials(broker: Broker) -> Credentials | None:
     return SSLCredentials(context=options["ssl_context"]) if "ssl_context" in options else None
 
 
-def _attach(stage: str, app: faust.App, flow: Flow) -> Any:
+def _attach(stage: str, app: faust.App, context: StageContext, feed: ModelFeed) -> Any:
     match stage:
         case "card":
-            return card.attach(app, flow.context)
+            return card.attach(app, context)
         case "score":
-            flow.feed.on_error = app.crash
-            return score.attach(app, flow.context, flow.feed)
+            feed.on_error = app.crash
+            return score.attach(app, context, feed)
         case "label":
-            return label.attach(app, flow.context)
+            return label.attach(app, context)
         case "learn":
-            return learn.attach(app, flow.context)
+            return learn.attach(app, context)
         case _:
-            return observe.attach(app, flow.context)
+            return observe.attach(app, context)
 
 
 def _batching(stage: str, settings: Settings) -> BatchingOptions:

@@ -16,7 +16,7 @@ from streams.health import HealthServer, Progress
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
 from streams.settings import Settings
-from streams.stages.partitions import PartitionTasks
+from streams.stages.loop import StageLoop
 from streams.stages.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> None:
         await server.start()
         stack.push_async_callback(server.stop)
         logger.info("metrics and health on http://%s:%d", server.host, server.port)
-        await flow.context.outputs.start()
-        stack.push_async_callback(flow.context.outputs.stop)
+        for outputs in flow.outputs:
+            await outputs.start()
+            stack.push_async_callback(outputs.stop)
         if "score" in flow.apps:
             await flow.feed.start()
             stack.push_async_callback(flow.feed.stop)
@@ -92,7 +93,7 @@ class Health:
         return answers, "connected" if answers else "no connection"
 
     def _broker_answers(self) -> bool:
-        return self._flow.context.outputs.connected
+        return all(outputs.connected for outputs in self._flow.outputs)
 
     async def sample(self) -> None:
         """Until cancelled."""
@@ -123,7 +124,7 @@ class Health:
         metrics = self._flow.context.metrics
         unaccounted = 0
         for stage, part in self._flow.parts.items():
-            if not isinstance(part, PartitionTasks) or stage == "learn":
+            if not isinstance(part, StageLoop) or stage == "learn":
                 continue
             held = [work.held() for work in part.works.values()]
             metrics.state_keys.set(sum(keys for keys, _ in held), stage)

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from streams.kafka.broker import EmbeddedBroker
 
-# The suite gives the same result every time; --hypothesis-profile=default searches for new counterexamples.
-settings.register_profile("deterministic", derandomize=True)
+# The suite gives the same result every time, on a slow machine, too; --hypothesis-profile=default searches for
+# new counterexamples.
+settings.register_profile(
+    "deterministic", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("deterministic")
 
 

@@ -28,7 +28,7 @@ chunk.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -134,6 +134,20 @@ class _Writer:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What one step has changed in the state of a partition.
+
+    Args:
+        state: has taken the delta in, and nothing after it.
+        delta: None for the whole state at once, if that is small or has no deltas.
+    """
+
+    partition: int
+    state: PartitionState
+    delta: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """What a restore has read."""
 
@@ -157,31 +171,30 @@ class Changelog:
         self._outputs = outputs
         self._writers: dict[int, _Writer] = {}
 
-    async def save(self, partition: int, state: PartitionState, delta: bytes) -> None:
-        """Make the last batch durable: its delta and, when due, a bucket. `state` has applied the delta.
+    async def save(self, changes: Sequence[Change]) -> None:
+        """Make the last steps of some partitions durable: their deltas and, when due, a bucket of each.
 
         Raises:
-            ChangelogFenced: another worker owns the partition; the batch must not be finished.
+            ChangelogFenced: another worker owns a partition; its batches must not be finished.
             SendFailed: from the producer.
         """
-        await self._append(partition, self._records(partition, state, delta))
-
-    async def save_whole(self, partition: int, state: PartitionState) -> None:
-        """Write the whole state at once, for a state that is small or has no deltas; raises as `save`."""
-        await self._append(partition, self._whole(partition, state))
-
-    async def _append(self, partition: int, records: list[Output]) -> None:
-        writer = self._writers[partition]
-        end = (await self._outputs.send(records))[self.topic, partition]
-        if end == writer.end + len(records):
-            writer.end = end
-        else:  # a stranger's records, or own ones twice
-            await self._look_for_owners(partition, writer)
-        tombstones = self._settled(partition)
-        if tombstones:
-            end = (await self._outputs.send(tombstones))[self.topic, partition]
-            if end == writer.end + len(tombstones):
+        records = {change.partition: self._records(change) for change in changes}
+        ends = await self._outputs.send(record for each in records.values() for record in each)
+        tombstones: dict[int, list[Output]] = {}
+        for partition, sent in records.items():
+            writer, end = self._writers[partition], ends[self.topic, partition]
+            if end == writer.end + len(sent):
                 writer.end = end
+            else:  # a stranger's records, or own ones twice
+                await self._look_for_owners(partition, writer)
+            if due := self._settled(partition):
+                tombstones[partition] = due
+        if tombstones:
+            ends = await self._outputs.send(record for each in tombstones.values() for record in each)
+            for partition, sent in tombstones.items():
+                writer, end = self._writers[partition], ends[self.topic, partition]
+                if end == writer.end + len(sent):
+                    writer.end = end
 
     async def _look_for_owners(self, partition: int, writer: _Writer) -> None:
         async with self._reading(partition, writer.end) as consumer:
@@ -193,22 +206,21 @@ class Changelog:
                         )
                     writer.end = record.offset + 1
 
-    def _records(self, partition: int, state: PartitionState, delta: bytes) -> list[Output]:
-        """The messages of `save`, to be sent in this order."""
+    def _records(self, change: Change) -> list[Output]:
+        """The messages of one change, to be sent in this order."""
+        partition, state = change.partition, change.state
         writer = self._writers[partition]
+        if change.delta is None:
+            return [each for _ in range(state.buckets) for each in self._checkpoint(partition, writer, state)]
         own = writer.owners[writer.owner]
-        records = [self._output(partition, f"d/{writer.owner}/{own.next}", delta)]
+        records = [self._output(partition, f"d/{writer.owner}/{own.next}", change.delta)]
         own.next += 1
-        writer.bytes_since_bucket += len(delta)
+        writer.bytes_since_bucket += len(change.delta)
         due = max(_MIN_BYTES_PER_BUCKET, writer.state_bytes * _DELTAS_PER_STATE / state.buckets)
         if writer.bytes_since_bucket >= due:
             writer.bytes_since_bucket = 0
             records += self._checkpoint(partition, writer, state)
         return records
-
-    def _whole(self, partition: int, state: PartitionState) -> list[Output]:
-        writer = self._writers[partition]
-        return [record for _ in range(state.buckets) for record in self._checkpoint(partition, writer, state)]
 
     def _settled(self, partition: int) -> list[Output]:
         """The tombstones that are due once the messages handed out stand before any other owner's marker."""

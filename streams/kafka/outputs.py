@@ -132,7 +132,7 @@ class _Lane:
 
 
 class Outputs:
-    """The producer of a process; `async with`, or `start` and `stop`.
+    """A producer; `async with`, or `start` and `stop`.
 
     Args:
         broker: `host:port`, several separated by commas.
@@ -140,8 +140,6 @@ class Outputs:
             compression.
         max_record_bytes: a larger record is refused before anything is sent; keep it below the broker's
             `message.max.bytes`.
-        connections: aiokafka has one request at a time under way on a connection; topics are spread over so
-            many.
         compression: codec of the batches, None for none.
         idempotent: True to insist, False to do without, None to use it where the broker has it (the embedded
             one has not). With it a
@@ -160,7 +158,6 @@ class Outputs:
         idempotent: bool | None = None,
         request_timeout_ms: int = 30_000,
         security: Mapping[str, Any] | None = None,
-        connections: int = 1,
     ) -> None:
         self.max_record_bytes = max_record_bytes
         self._broker = broker
@@ -170,17 +167,15 @@ class Outputs:
         self._idempotent = idempotent
         self._request_timeout_ms = request_timeout_ms
         self._security = dict(security or {})
-        self._connections = connections
-        self._started: list[AIOKafkaProducer] = []
+        self._started: AIOKafkaProducer | None = None
         self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._assigned: dict[str, AIOKafkaProducer] = {}
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection to a broker at the moment."""
         # aiokafka keeps no public account of its connections.
-        connections = [each for producer in self._started for each in producer.client._conns.values()]
-        return any(each.connected() for each in connections)
+        producer = self._started
+        return producer is not None and any(each.connected() for each in producer.client._conns.values())
 
     @property
     def idempotent(self) -> bool:
@@ -220,20 +215,17 @@ class Outputs:
         finally:
             noise.disabled = False
         self._idempotent = self._idempotent is not False
-        self._started = [producer]
-        while len(self._started) < self._connections:
-            producer = self._producer(idempotent=self._idempotent)
-            self._started.append(producer)
-            await producer.start()
+        self._started = producer
 
     async def stop(self) -> None:
         """Wait for what is under way, close the connections."""
-        producers, self._started, self._assigned, self._lanes = self._started, [], {}, {}
-        await asyncio.gather(*(producer.stop() for producer in producers))
+        producer, self._started, self._lanes = self._started, None, {}
+        if producer is not None:
+            await producer.stop()
 
     async def partitions(self, topic: str) -> int:
         """How many partitions `topic` has."""
-        return len(await self._producer_of(topic).partitions_for(topic))
+        return len(await self._running().partitions_for(topic))
 
     async def send(self, records: Iterable[Output]) -> dict[tuple[str, int], int]:
         """Send `records`, wait until all in-sync replicas have all of them.
@@ -281,16 +273,13 @@ class Outputs:
     def _lane(self, topic: str, partition: int) -> _Lane:
         lane = self._lanes.get((topic, partition))
         if lane is None:
-            lane = self._lanes[topic, partition] = _Lane(self._producer_of(topic), topic, partition)
+            lane = self._lanes[topic, partition] = _Lane(self._running(), topic, partition)
         return lane
 
-    def _producer_of(self, topic: str) -> AIOKafkaProducer:
-        """Always the same one for a topic, so that its partitions keep their order."""
-        if not self._started:
+    def _running(self) -> AIOKafkaProducer:
+        if self._started is None:
             raise RuntimeError("Outputs.start has not been awaited")
-        if topic not in self._assigned:
-            self._assigned[topic] = self._started[len(self._assigned) % len(self._started)]
-        return self._assigned[topic]
+        return self._started
 
     def _producer(self, *, idempotent: bool) -> AIOKafkaProducer:
         return AIOKafkaProducer(

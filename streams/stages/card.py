@@ -11,6 +11,8 @@ drops what it has seen.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import faust
 import numpy as np
 
@@ -25,8 +27,8 @@ from streams.settings import Settings
 from streams.stages.belonging import identity, require_applied
 from streams.stages.card_core import CardCore, CardState, TimeRules
 from streams.stages.columns import Columns
-from streams.stages.context import Heartbeat, StageContext, failpoint, follow_assignment
-from streams.stages.partitions import PartitionTasks
+from streams.stages.context import Heartbeat, StageContext, follow_assignment
+from streams.stages.loop import StageLoop, Step
 from streams.stages.rows import from_transactions, hop_partitions
 
 #: Transactions worked on at once; bounds the size of a message to the hop.
@@ -87,7 +89,7 @@ class CardWork:
     async def close(self) -> None:
         pass
 
-    async def tick(self) -> None:
+    def tick(self) -> Iterator[Step]:
         """Tell the partitions of the hop the last watermark: now those that have not heard it, later all.
 
         A score partition that has moved to another worker meanwhile would wait for it.
@@ -98,11 +100,11 @@ class CardWork:
             owed = list(range(self._context.partitions))
         if owed:
             self._told_at = now
-            meta = self._hop_meta()
-            await self._context.outputs.send(Output(self._hop, p, None, Columns(meta).encode()) for p in owed)
+            marker = Columns(self._hop_meta()).encode()
+            yield Step([Output(self._hop, partition, None, marker) for partition in owed])
 
-    async def handle(self, batches: list[RecordBatch]) -> None:
-        """From bytes to acknowledged outputs and state."""
+    def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
+        """From bytes to rows of the hop, dead letters and what changed in the windows."""
         began = self._worked_at = self._context.clock()
         records = [
             record for batch in batches for record in batch.records if record.offset >= self.state.next_offset
@@ -123,12 +125,8 @@ class CardWork:
                 )
                 for item in decoded.rejected
             ]
-            await self._context.outputs.send(outputs)
-            failpoint("card:sent")
             self.state.next_offset = batches[-1].next_offset
-            delta = self.state.delta(rows, self.state.next_offset)
-            await self._changelog.save(self._partition, self.state, delta)
-            failpoint("card:saved")
+            yield Step(outputs, self.state.delta(rows, self.state.next_offset))
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
             duplicates = len(rows) - len(kept)
             self.unaccounted += len(records) - len(kept) - duplicates - len(decoded.rejected)
@@ -168,18 +166,23 @@ class CardWork:
         return self.state.windows.n_keys, self.state.windows.nbytes + self.state.admission.nbytes
 
 
-def attach(app: faust.App, context: StageContext) -> PartitionTasks[CardWork]:
-    """Read transactions in batches, one task per partition."""
+def attach(app: faust.App, context: StageContext) -> StageLoop[CardWork]:
+    """Read transactions in batches."""
     changelog = Changelog(context.name("card-state"), context.settings.broker, context.outputs)
-    tasks = PartitionTasks(
-        "card", lambda partition: CardWork(partition, context, changelog), app.crash, most=MOST_ROWS
+    loop = StageLoop(
+        "card",
+        lambda partition: CardWork(partition, context, changelog),
+        context.outputs,
+        changelog,
+        app.crash,
+        most=MOST_ROWS,
     )
     topic = context.name("transactions")
-    follow_assignment(app, tasks, topic, context.metrics)
+    follow_assignment(app, loop, topic, context.metrics)
 
     @app.agent(batch_topic(app, topic), name="card")
     async def card(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            tasks.put(batch)
+            loop.put(batch)
 
-    return tasks
+    return loop

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from monitoring.metrics import Metrics
 from streams.kafka.batching import transport_of
 from streams.kafka.outputs import Outputs
 from streams.settings import Settings
-from streams.stages.partitions import PartitionTasks, Work
+from streams.stages.loop import StageLoop, Work
 from streams.topics import Catalogue
 
 
@@ -49,8 +47,8 @@ class StageContext:
         return self.catalogue.name(topic)
 
 
-def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str, metrics: Metrics) -> None:
-    """Open and drop the partitions of `tasks` as those of `topic` come to this worker and go."""
+def follow_assignment(app: faust.App, loop: StageLoop[Work], topic: str, metrics: Metrics) -> None:
+    """Open and drop the partitions of `loop` as those of `topic` come to this worker and go."""
     transport = transport_of(app)
 
     def partitions(tps: Iterable[faust.TP]) -> list[int]:
@@ -59,23 +57,23 @@ def follow_assignment(app: faust.App, tasks: PartitionTasks[Work], topic: str, m
     @transport.on_assigned
     async def gained(tps: frozenset[faust.TP]) -> None:
         metrics.rebalances.add()
-        await tasks.open(partitions(tps))
+        await loop.open(partitions(tps))
 
     @transport.on_revoked
     async def lost(tps: frozenset[faust.TP]) -> None:
-        await tasks.drop(partitions(tps))
+        await loop.drop(partitions(tps))
 
     @app.on_partitions_revoked.connect
     async def meeting(*_: object, **__: object) -> None:
-        await tasks.pause()
+        await loop.pause()
 
     @app.on_partitions_assigned.connect
     async def met(*_: object, **__: object) -> None:
-        tasks.resume()
+        loop.resume()
 
     @app.on_before_shutdown.connect
     async def leaving(*_: object, **__: object) -> None:
-        await tasks.stop()
+        await loop.stop()
 
 
 class Heartbeat:
@@ -103,20 +101,3 @@ class Heartbeat:
         owed, self._owed = sorted(self._owed), set()
         self._heard_at.update(dict.fromkeys(owed, now))
         return owed
-
-
-#: Names a step at which the process kills itself, for crash tests: `stage:step`, or `stage:step:n` for the
-#: n-th time.
-FAILPOINT = "FRAUDSTREAM_FAILPOINT"
-_hits: dict[str, int] = {}
-
-
-def failpoint(name: str) -> None:
-    """Ends the process like `kill -9` when the environment asks for it at this step."""
-    wanted = os.environ.get(FAILPOINT)
-    if not wanted or not wanted.startswith(name):
-        return
-    nth = wanted.removeprefix(name).lstrip(":")
-    _hits[name] = _hits.get(name, 0) + 1
-    if _hits[name] == int(nth or 1):
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -12,8 +12,10 @@ outcomes it has seen.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import aiokafka
@@ -28,37 +30,53 @@ from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
 from streams.kafka.connection import client_options
 from streams.kafka.outputs import Output
+from streams.sections import Broker
 from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.alignment import NEVER
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
-from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.stages.context import StageContext, follow_assignment
 from streams.stages.label_core import LabelJoin, LabelPolicy
 from streams.stages.label_state import LabelState, LabelStep, encode_step
-from streams.stages.partitions import PartitionTasks
+from streams.stages.loop import StageLoop, Step
 from streams.stages.rows import require_spec
 
 #: Records taken at once.
 MOST_RECORDS = 4096
-#: Messages of scored rows decided before the outputs are sent.
+#: Messages of scored rows decided before the outputs are sent, and about as many are read ahead.
 _LATE_MESSAGES = 64
 
 
 class LateReader:
-    """Scored rows of one partition from an offset on, one message at a time, outside the consumer group."""
+    """Scored rows of one partition from an offset on, read ahead outside the consumer group.
 
-    def __init__(self, topic: str, partition: int, context: StageContext) -> None:
+    Args:
+        on_news: called when messages have come after there were none.
+        on_error: told of the exception that has ended the reading; must end the worker.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        broker: Broker,
+        on_news: Callable[[], None],
+        on_error: Callable[[BaseException], Awaitable[None]],
+    ) -> None:
         self._tp = aiokafka.TopicPartition(topic, partition)
+        self._on_news = on_news
+        self._on_error = on_error
         self._consumer = aiokafka.AIOKafkaConsumer(
-            **client_options(context.settings.broker),
+            **client_options(broker),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=200,
         )
-        self._spec_digest = context.spec.digest
         self._fetched: deque[aiokafka.ConsumerRecord[Any, Any]] = deque()
         self._head: tuple[int, Columns] | None = None
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self, offset: int) -> None:
         """Connect; whatever keeps it from that, nothing stays open."""
@@ -69,34 +87,41 @@ class LateReader:
         except BaseException:
             await self._consumer.stop()
             raise
+        self._task = asyncio.create_task(self._read_ahead(), name=f"late-{self._tp.partition}")
 
     async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         await self._consumer.stop()
 
-    async def peek(self, *, wait_ms: int = 0) -> tuple[int, Columns] | None:
-        """The next message and its offset, or None if none comes within `wait_ms`."""
-        if self._head is None:
-            if not self._fetched:
-                fetched = await self._consumer.getmany(
-                    self._tp, timeout_ms=wait_ms, max_records=_LATE_MESSAGES
-                )
-                for records in fetched.values():
-                    self._fetched.extend(records)
-            if self._fetched:
-                record = self._fetched.popleft()
-                self._head = record.offset, _scored_rows(record.value, self._spec_digest)
+    def peek(self) -> tuple[int, Columns] | None:
+        """The next message and its offset, or None while none has come."""
+        if self._head is None and self._fetched:
+            record = self._fetched.popleft()
+            if len(self._fetched) < _LATE_MESSAGES:
+                self._room.set()
+            self._head = record.offset, columns.decode(record.value or b"")
         return self._head
 
     def skip(self) -> None:
         """The message that `peek` gave is done with."""
         self._head = None
 
-
-def _scored_rows(message: bytes | None, spec_digest: str) -> Columns:
-    rows = columns.decode(message or b"")
-    if "spec" in rows.meta:
-        require_spec(rows, spec_digest)
-    return rows
+    async def _read_ahead(self) -> None:
+        try:
+            while True:
+                fetched = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=_LATE_MESSAGES)
+                for records in fetched.values():
+                    nothing = not self._fetched
+                    self._fetched.extend(records)
+                    if nothing:
+                        self._on_news()
+                while len(self._fetched) >= _LATE_MESSAGES:
+                    self._room.clear()
+                    await self._room.wait()
+        except Exception as error:
+            await self._on_error(error)
 
 
 def label_policy(settings: Settings) -> LabelPolicy:
@@ -114,20 +139,24 @@ class LabelWork:
     """One partition of cards."""
 
     def __init__(
-        self, partition: int, context: StageContext, changelog: Changelog, caught_up: Callable[[int], bool]
+        self,
+        partition: int,
+        context: StageContext,
+        changelog: Changelog,
+        late: LateReader,
+        caught_up: Callable[[int], bool],
     ) -> None:
         settings = context.settings
         self._partition = partition
         self._context = context
         self._changelog = changelog
+        self._late = late
         self._caught_up = caught_up
         self._join = LabelJoin(label_policy(settings))
         self._labels = LabelDecoder(settings.input.max_value_bytes)
         self._feedback = FeedbackDecoder(settings.input.max_value_bytes)
-        self._late = LateReader(context.name("scored"), partition, context)
         self._label_seen_at = self._scored_seen_at = context.now_ms()
         self._reported: dict[int, int] = {}
-        self._scored_end = 0
         self.state = LabelState()
 
     async def open(self) -> None:
@@ -139,85 +168,83 @@ class LabelWork:
     async def close(self) -> None:
         await self._late.stop()
 
-    async def tick(self) -> None:
-        await self._mature(LabelStep(), [])
+    def tick(self) -> Iterator[Step]:
+        yield from self._mature(LabelStep(), [], [])
 
-    async def handle(self, batches: list[RecordBatch]) -> None:
+    def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Labels, feedback and scored rows in the order in which they came; then what matures."""
         step = LabelStep()
         outcomes: list[Columns] = []
+        refused: list[Output] = []
         for batch in batches:
-            outcomes += await self._read(batch, step)
-        await self._mature(step, outcomes)
+            outcomes += self._read(batch, step, refused)
+        yield from self._mature(step, outcomes, refused)
         for batch in batches:
             batch.finish()
 
-    async def _read(self, batch: RecordBatch, step: LabelStep) -> list[Columns]:
+    def _read(self, batch: RecordBatch, step: LabelStep, refused: list[Output]) -> list[Columns]:
         if batch.topic == self._context.name("labels"):
             self._label_seen_at = self._context.now_ms()
             labels = self._labels.decode(batch.records)
-            await self._refuse(batch, labels.rejected)
+            refused += self._refuse(batch, labels.rejected)
             believable = self._label_seen_at + self._context.settings.time.future_tolerance
             return self._join.labels(self.state, step, labels.records, believable=believable)
         if batch.topic == self._context.name("feedback"):
             feedback = self._feedback.decode(batch.records)
-            await self._refuse(batch, feedback.rejected)
+            refused += self._refuse(batch, feedback.rejected)
             return self._join.feedback(self.state, step, feedback.records)
-        self._scored_end = batch.next_offset
         now = self._context.now_ms()
         if now - self._scored_seen_at > self._context.settings.alignment.idle_after:
             self._label_seen_at = now  # a stream begins, or goes on: its labels may be on their way
         self._scored_seen_at = now
-        rows = [_scored_rows(record.value, self._context.spec.digest) for record in batch.records]
+        rows = [columns.decode(record.value or b"") for record in batch.records]
+        for part in rows:
+            self._require_own(part)
         return [outcome for part in rows for outcome in self._join.scored(self.state, step, part)]
 
-    async def _refuse(self, batch: RecordBatch, rejected: Sequence[Rejected]) -> None:
-        topic = self._context.name("dead-letters")
-        if rejected:
-            await self._context.outputs.send(
-                dead_letter(batch.records[item.row], item.rejection, topic, stage="label")
-                for item in rejected
-            )
-            for item in rejected:
-                self._context.metrics.dead_letters.add(1, item.rejection.code)
+    def _require_own(self, rows: Columns) -> None:
+        if "spec" in rows.meta:
+            require_spec(rows, self._context.spec.digest)
 
-    async def _mature(self, step: LabelStep, outcomes: list[Columns]) -> None:
+    def _refuse(self, batch: RecordBatch, rejected: Sequence[Rejected]) -> list[Output]:
+        """Dead letters of a batch."""
+        topic = self._context.name("dead-letters")
+        for item in rejected:
+            self._context.metrics.dead_letters.add(1, item.rejection.code)
+        return [
+            dead_letter(batch.records[item.row], item.rejection, topic, stage="label") for item in rejected
+        ]
+
+    def _mature(self, step: LabelStep, outcomes: list[Columns], refused: list[Output]) -> Iterator[Step]:
         """Decide what is ripe, send all outcomes, save what changed."""
         idle_after, now = self._context.settings.alignment.idle_after, self._context.now_ms()
         # A stage that lags, for instance after a restart, takes its own lag for no silence of the labels.
         idle = now - self._label_seen_at >= idle_after and self._caught_up(self._partition)
         messages = 0
-        while (head := await self._late.peek(wait_ms=self._late_wait())) is not None:
+        while (head := self._late.peek()) is not None:
             offset, rows = head
+            self._require_own(rows)
             ripe = self._join.ripe(self.state, rows.meta_int("score_partition"), labels_idle=idle)
             decided, done = self._join.mature(self.state, step, rows, offset, ripe)
             outcomes += decided
-            if done:
-                self._late.skip()
-                messages += 1
-            if not done or messages >= _LATE_MESSAGES:
-                if messages:
-                    await self._send(step, outcomes, idle)
-                    step, outcomes, messages = LabelStep(), [], 0
-                if not done:
-                    break
+            if not done:
+                break
+            self._late.skip()
+            messages += 1
+            if messages >= _LATE_MESSAGES:
+                yield from self._send(step, outcomes, idle, refused)
+                step, outcomes, refused, messages = LabelStep(), [], [], 0
         self._join.expire(self.state, step)
-        await self._send(step, outcomes, idle)
+        yield from self._send(step, outcomes, idle, refused)
         self._count()
 
-    def _late_wait(self) -> int:
-        """Milliseconds: what the other reading has seen is there and will come."""
-        return 200 if self.state.late_offset < self._scored_end else 0
-
-    async def _send(self, step: LabelStep, outcomes: list[Columns], idle: bool) -> None:
-        outputs = self._outcome_records(outcomes) + self._fraud_records(outcomes, idle)
-        if outputs:
-            await self._context.outputs.send(outputs)
-            failpoint("label:sent")
-        if step != LabelStep():
-            delta = encode_step(step)
-            await self._changelog.save(self._partition, self.state, delta)
-            failpoint("label:saved")
+    def _send(
+        self, step: LabelStep, outcomes: list[Columns], idle: bool, refused: list[Output]
+    ) -> Iterator[Step]:
+        outputs = refused + self._outcome_records(outcomes) + self._fraud_records(outcomes, idle)
+        delta = encode_step(step) if step != LabelStep() else None
+        if outputs or delta is not None:
+            yield Step(outputs, delta)
 
     def _outcome_records(self, outcomes: list[Columns]) -> list[Output]:
         topic = self._context.name("outcomes")
@@ -287,8 +314,8 @@ class LabelWork:
         return len(self.state.verdicts) + len(alerted), sum(len(each.row) for each in alerted.values())
 
 
-def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
-    """Read labels, feedback and scored rows in batches, one task per partition."""
+def attach(app: faust.App, context: StageContext) -> StageLoop[LabelWork]:
+    """Read labels, feedback and scored rows in batches."""
     changelog = Changelog(context.name("label-state"), context.settings.broker, context.outputs)
     labels = context.name("labels")
 
@@ -296,20 +323,25 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[LabelWork]:
         progress = transport_of(app).progress().get(TP(labels, partition))
         return progress is not None and not progress.held and progress.lag == 0
 
-    tasks = PartitionTasks(
-        "label",
-        lambda partition: LabelWork(partition, context, changelog, caught_up),
-        app.crash,
-        most=MOST_RECORDS,
-    )
-    follow_assignment(app, tasks, context.name("scored"), context.metrics)
+    def create(partition: int) -> LabelWork:
+        late = LateReader(
+            context.name("scored"),
+            partition,
+            context.settings.broker,
+            on_news=partial(loop.nudge, partition),
+            on_error=app.crash,
+        )
+        return LabelWork(partition, context, changelog, late, caught_up)
+
+    loop = StageLoop("label", create, context.outputs, changelog, app.crash, most=MOST_RECORDS)
+    follow_assignment(app, loop, context.name("scored"), context.metrics)
     for topic in ("labels", "feedback", "scored"):
-        _read(app, topic, context.name(topic), tasks)
-    return tasks
+        _read(app, topic, context.name(topic), loop)
+    return loop
 
 
-def _read(app: faust.App, agent: str, topic: str, tasks: PartitionTasks[LabelWork]) -> None:
+def _read(app: faust.App, agent: str, topic: str, loop: StageLoop[LabelWork]) -> None:
     @app.agent(batch_topic(app, topic), name=agent)
     async def read(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            tasks.put(batch)
+            loop.put(batch)

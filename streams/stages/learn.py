@@ -16,8 +16,7 @@ however many there are: the watermark that releases them comes behind them in th
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 
 import faust
 
@@ -29,12 +28,13 @@ from streams.kafka.outputs import Output
 from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
-from streams.stages.context import StageContext, failpoint, follow_assignment
+from streams.stages.context import StageContext, follow_assignment
+from streams.stages.failpoints import failpoint
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
+from streams.stages.loop import BREATH, StageLoop, Step
 from streams.stages.model_feed import model_key
 from streams.stages.model_slots import build_learners, checkpoint_key
-from streams.stages.partitions import PartitionTasks
 from streams.stages.rows import require_spec
 
 #: Messages of outcomes taken at once.
@@ -95,9 +95,13 @@ class LearnWork:
         await self._changelog.restore(self._partition, self.checkpoint, identity(self._context, "outcomes"))
         await require_applied(self._context, "outcomes", {self._partition: self.checkpoint.next_offset})
 
-    async def tick(self) -> None:
+    @property
+    def state(self) -> LearnCheckpoint:
+        return self.checkpoint
+
+    def tick(self) -> Iterator[Step]:
         if self._held and self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS:
-            await self._save()
+            yield from self._save()
 
     async def close(self) -> None:
         pass
@@ -116,7 +120,7 @@ class LearnWork:
             self._paused = True
             self._pause(True)
 
-    async def handle(self, batches: list[RecordBatch]) -> None:
+    def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Take the outcomes, learn what has taken effect, publish."""
         state = self.checkpoint.state
         learned = {name: learner.n_learned for name, learner in state.learners.items()}
@@ -125,7 +129,7 @@ class LearnWork:
         for batch in batches:
             for record in batch.records:
                 if record.offset >= self.checkpoint.next_offset:
-                    published |= await self._take(state, record.value or b"")
+                    published |= yield from self._take(state, record.value or b"")
                     self.checkpoint.next_offset = record.offset + 1
             self.checkpoint.next_offset = max(self.checkpoint.next_offset, batch.next_offset)
             self._waiting(-_size(batch))
@@ -136,9 +140,9 @@ class LearnWork:
             self._context.metrics.outcomes_refused.add(state.refused[name] - refused[name], name)
         overdue = self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS
         if published or overdue or len(self._held) >= MOST_IN_FLIGHT // 2:
-            await self._save()
+            yield from self._save()
 
-    async def _take(self, state: LearnState, message: bytes) -> bool:
+    def _take(self, state: LearnState, message: bytes) -> Generator[Step, None, bool]:
         """Learn up to where one message allows it; returns whether a version has been published."""
         rows = columns.decode(message)
         require_spec(rows, self._context.spec.digest)
@@ -148,11 +152,12 @@ class LearnWork:
         for snapshots in self._core.advance(state, clock):
             if snapshots:
                 published = True
-                await self._publish(snapshots)
-            await asyncio.sleep(0)
+                yield Step(self._versions(snapshots))
+                failpoint("learn:published")
+            yield BREATH
         return published
 
-    async def _publish(self, snapshots: list[Snapshot]) -> None:
+    def _versions(self, snapshots: list[Snapshot]) -> list[Output]:
         topic = self._context.name("models")
         records = []
         for snapshot in snapshots:
@@ -160,12 +165,10 @@ class LearnWork:
             if snapshot.version > VERSIONS_KEPT:
                 old = model_key(snapshot.name, snapshot.version - VERSIONS_KEPT)
                 records.append(Output(topic, 0, old, None))
-        await self._context.outputs.send(records)
-        failpoint("learn:published")
+        return records
 
-    async def _save(self) -> None:
-        await self._changelog.save_whole(self._partition, self.checkpoint)
-        failpoint("learn:saved")
+    def _save(self) -> Iterator[Step]:
+        yield Step(whole=True)
         self._saved_at = self._context.clock()
         for batch in self._held:
             batch.finish()
@@ -176,7 +179,7 @@ def _size(batch: RecordBatch) -> int:
     return sum(len(record.value or b"") for record in batch.records)
 
 
-def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
+def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
     """Read outcomes in batches.
 
     Raises:
@@ -195,14 +198,14 @@ def attach(app: faust.App, context: StageContext) -> PartitionTasks[LearnWork]:
 
         return LearnWork(partition, context, changelog, pause, key)
 
-    tasks = PartitionTasks("learn", create, app.crash, most=MOST_MESSAGES)
-    follow_assignment(app, tasks, topic, context.metrics)
+    loop = StageLoop("learn", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES)
+    follow_assignment(app, loop, topic, context.metrics)
 
     @app.agent(batch_topic(app, topic), name="learn")
     async def learn(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            if batch.partition in tasks.works:
-                tasks.works[batch.partition].expect(batch)
-            tasks.put(batch)
+            if batch.partition in loop.works:
+                loop.works[batch.partition].expect(batch)
+            loop.put(batch)
 
-    return tasks
+    return loop

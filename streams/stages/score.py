@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import faust
@@ -34,10 +34,10 @@ from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
-from streams.stages.context import Heartbeat, StageContext, failpoint, follow_assignment
+from streams.stages.context import Heartbeat, StageContext, follow_assignment
+from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import initial_deployment
-from streams.stages.partitions import PartitionTasks
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_lines import ScoreFrame, score_lines
 from streams.stages.waiting_rows import WaitingRows
@@ -121,9 +121,9 @@ class ScoreWork:
                 self._deployment.swap(snapshot)
         self._pinned = _PINNED_ROWS if restored.deltas else 0
 
-    async def handle(self, batches: list[RecordBatch]) -> None:
+    def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Known frauds first, then the rows that every input has reached."""
-        await self._take_frauds([batch for batch in batches if batch.topic == self._known_frauds])
+        yield from self._take_frauds([batch for batch in batches if batch.topic == self._known_frauds])
         for batch in batches:
             if batch.topic != self._known_frauds:
                 parts = [columns.decode(record.value or b"") for record in batch.records]
@@ -133,23 +133,23 @@ class ScoreWork:
                     # More rows may come with the same watermark.
                     self._gate.advance(source, part.meta_int("watermark") - 1)
                 self.waiting.put(parts, batch)
-        await self._release()
+        yield from self._release()
 
-    async def tick(self) -> None:
+    def tick(self) -> Iterator[Step]:
         """What waits may have waited long enough; tell the last watermark to those who have not heard it."""
-        await self._release()
+        yield from self._release()
         if self._unsaved and self._context.clock() - self._saved_at > _SAVE_SECONDS:
-            await self._save(None, None, ScoreStep())
+            yield from self._save(None, None, ScoreStep())
         owed = self._heartbeat.owed(self._context.clock())
         if self.waiting.rows and self._context.clock() - self._marked_at > _REPEAT_SECONDS:
-            await self._mark(range(self._context.partitions))
+            yield self._mark(range(self._context.partitions))
         elif owed:
-            await self._mark(owed)
+            yield self._mark(owed)
 
     async def close(self) -> None:
         pass
 
-    async def _take_frauds(self, batches: list[RecordBatch]) -> None:
+    def _take_frauds(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Frauds that have become known, and up to when the label stage has told all."""
         parts = [columns.decode(record.value or b"") for batch in batches for record in batch.records]
         for part in parts:
@@ -164,14 +164,14 @@ class ScoreWork:
         if frauds:
             joined = columns.concat(frauds)
             self.state.add_frauds(joined)
-            await self._save(None, joined, ScoreStep())
+            yield from self._save(None, joined, ScoreStep())
 
-    async def _release(self) -> None:
+    def _release(self) -> Iterator[Step]:
         """Score what every input has reached."""
         if not self.waiting.rows:
             for batch in self.waiting.done(FOREVER):
                 batch.finish()
-            await self._pass_time()
+            yield from self._pass_time()
             return
         if self.state.began == NEVER:
             self.state.began = self.waiting.oldest()
@@ -186,50 +186,47 @@ class ScoreWork:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
         for rows in self.waiting.take(frontier, CHUNK_ROWS):
-            await self._score(rows, frontier)
+            yield from self._score(rows, frontier)
         for batch in self.waiting.done(frontier):
             batch.finish()
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
             self._scored_until = frontier
-            await self._mark(range(self._context.partitions))
+            yield self._mark(range(self._context.partitions))
 
-    async def _pass_time(self) -> None:
+    def _pass_time(self) -> Iterator[Step]:
         """Without rows of its own a partition goes on with the cards: learners wait for the slowest one."""
         reached = self._gate.reached(("cards", partition) for partition in range(self._context.partitions))
         if reached > self._scored_until and self._context.clock() - self._marked_at > _MARK_SECONDS:
             self._scored_until = reached
-            await self._mark(range(self._context.partitions))
+            yield self._mark(range(self._context.partitions))
 
-    async def _mark(self, partitions: Iterable[int]) -> None:
+    def _mark(self, partitions: Iterable[int]) -> Step:
         """Tell the label stage how far scoring is and what it has seen."""
         self._marked_at = self._context.clock()
         topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
-        await self._context.outputs.send(Output(topic, partition, None, marker) for partition in partitions)
+        return Step([Output(topic, partition, None, marker) for partition in partitions])
 
-    async def _score(self, rows: Columns, frontier: int) -> None:
-        await self._adopt_models()
+    def _score(self, rows: Columns, frontier: int) -> Iterator[Step]:
+        yield from self._adopt_models()
         began = self._context.clock()
         scored = self._core.process(self.state, self._deployment, rows)
         watermark = min(frontier, int(rows.ints("watermark")[-1]))
         self._scored_until = max(self._scored_until, watermark)
         outputs = list(self._published(scored))
-        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
-        await self._context.outputs.send(outputs)
-        failpoint("score:sent")
         sources = rows.ints("card_partition")
         applied = {
             int(source): int(rows.ints("offset")[sources == source].max()) for source in np.unique(sources)
         }
         step = ScoreStep(applied=applied, began=self.state.began)
-        await self._save(rows, None, step)
-        failpoint("score:saved")
+        yield from self._save(rows, None, step, outputs)
+        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         self._pinned = max(0, self._pinned - len(rows))
         self._scored += len(rows)
         self._count(scored)
 
-    async def _adopt_models(self) -> None:
+    def _adopt_models(self) -> Iterator[Step]:
         """Swap in newer versions between two chunks; which ones is durable before they score anything."""
         if self._pinned:
             return
@@ -240,7 +237,8 @@ class ScoreWork:
         }
         if not newer:
             return
-        await self._save(None, None, ScoreStep(models={name: each.version for name, each in newer.items()}))
+        versions = {name: each.version for name, each in newer.items()}
+        yield from self._save(None, None, ScoreStep(models=versions))
         for name, snapshot in newer.items():
             self._deployment.swap(snapshot)
             self._context.metrics.model_updates.add(1, name)
@@ -248,11 +246,12 @@ class ScoreWork:
         for role, name, version in self._deployment.models():
             self._context.metrics.model_info.set(1, role, name, str(version))
 
-    async def _save(self, rows: Columns | None, frauds: Columns | None, step: ScoreStep) -> None:
+    def _save(
+        self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
+    ) -> Iterator[Step]:
         step = replace(step, told=dict(self._told))
         self.state.advance(step)
-        delta = self.state.delta(rows, frauds, step)
-        await self._changelog.save(self._partition, self.state, delta)
+        yield Step(outputs, self.state.delta(rows, frauds, step))
         saved, self._unsaved = self._unsaved, []
         for batch in saved:
             batch.finish()
@@ -378,26 +377,28 @@ def fault(shadow: Shadow) -> str:
     return "not_finite" if shadow.off is not None and "no probabilities" in shadow.off else "raised"
 
 
-def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> PartitionTasks[ScoreWork]:
-    """Read the hop and the known frauds in batches, one task per partition."""
+def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> StageLoop[ScoreWork]:
+    """Read the hop and the known frauds in batches."""
     changelog = Changelog(context.name("score-state"), context.settings.broker, context.outputs)
-    tasks = PartitionTasks(
+    loop = StageLoop(
         "score",
         lambda partition: ScoreWork(partition, context, changelog, feed),
+        context.outputs,
+        changelog,
         app.crash,
         most=MOST_MESSAGES,
     )
     hop = context.name(f"by-{context.spec.entities[-1].name}")
-    follow_assignment(app, tasks, hop, context.metrics)
+    follow_assignment(app, loop, hop, context.metrics)
 
     @app.agent(batch_topic(app, hop), name="score")
     async def score(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            tasks.put(batch)
+            loop.put(batch)
 
     @app.agent(batch_topic(app, context.name("known-frauds")), name="known-frauds")
     async def known_frauds(stream: faust.Stream[RecordBatch]) -> None:
         async for batch in batches(stream):
-            tasks.put(batch)
+            loop.put(batch)
 
-    return tasks
+    return loop

@@ -77,6 +77,10 @@ def test_state_ahead_of_its_source_is_refused(broker: str) -> None:
     asyncio.run(run())
 
 
+async def unexpected(error: BaseException) -> None:
+    raise error
+
+
 @pytest.mark.parametrize("opening", ["changelog", "ends", "late reading"])
 def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
     """Also while it waits for a broker's first answer; aiokafka warns of a consumer that nobody closed."""
@@ -103,7 +107,8 @@ def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
             elif opening == "ends":
                 task = asyncio.create_task(require_applied(made, "scored", {0: 1}))
             else:
-                task = asyncio.create_task(LateReader("scored", 0, made).start(0))
+                late = LateReader("scored", 0, made.settings.broker, lambda: None, unexpected)
+                task = asyncio.create_task(late.start(0))
             async with asyncio.timeout(10):
                 await connected.wait()
                 task.cancel()

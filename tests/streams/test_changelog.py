@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streams.errors import StateMismatch, TopicMissing
 from streams.kafka import changelog as module
-from streams.kafka.changelog import Changelog, ChangelogError, ChangelogFenced
+from streams.kafka.changelog import Change, Changelog, ChangelogError, ChangelogFenced
 from streams.kafka.identity import Identity
 from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
@@ -70,7 +70,7 @@ def restored(log: Log) -> tuple[Chains, Changelog]:
 def save(log: Log, state: Chains, changelog: Changelog, delta: bytes) -> None:
     """Apply, append, and tombstone what has been replaced."""
     state.apply(delta)
-    log += pairs(changelog._records(0, state, delta))
+    log += pairs(changelog._records(Change(0, state, delta)))
     log += pairs(changelog._settled(0))
 
 
@@ -120,7 +120,7 @@ def test_a_restart_finds_the_state_of_the_last_delta_that_was_written(
         for number, delta in enumerate(deltas):
             before = list(state.chains)
             state.apply(delta)
-            messages = pairs(changelog._records(0, state, delta))
+            messages = pairs(changelog._records(Change(0, state, delta)))
             if number == len(deltas) - 1:
                 cut = round(crash * (len(messages) + 1))
                 messages, rest = messages[:cut], messages[cut:]
@@ -144,7 +144,7 @@ def test_a_restart_finds_the_state_of_the_last_delta_that_was_written(
         zombie = [rest]
         for delta in afterwards:
             old_state.apply(delta)
-            zombie.append(pairs(old._records(0, old_state, delta)))
+            zombie.append(pairs(old._records(Change(0, old_state, delta))))
         late += zombie
         log += late.pop(0)
     for messages in late:
@@ -178,10 +178,10 @@ def test_a_whole_checkpoint_needs_no_deltas() -> None:
     log: Log = []
     state, changelog = restored(log)
     state.chains = [bytes([bucket]) * 40 for bucket in range(BUCKETS)]
-    log += pairs(changelog._whole(0, state))
+    log += pairs(changelog._records(Change(0, state, None)))
     wanted = list(state.chains)
     state.chains = [b"later" * 10] * BUCKETS
-    cut = pairs(changelog._whole(0, state))
+    cut = pairs(changelog._records(Change(0, state, None)))
     again, _ = restored(compacted(log + cut[:2], len(log) + 2, drop_tombstones=True))
     assert again.chains == wanted
     last, _ = restored(compacted(log + cut, len(log) + len(cut), drop_tombstones=True))
@@ -213,17 +213,17 @@ def test_an_owner_that_has_been_replaced_is_told(broker: str) -> None:
             for number in range(20):
                 delta = bytes([number]) * 10
                 old_state.apply(delta)
-                await old.save(0, old_state, delta)
+                await old.save([Change(0, old_state, delta)])
             await new.restore(0, state, IDENTITY)
             assert state.chains == old_state.chains
             for _ in range(2):
                 old_state.apply(b"late")
                 with pytest.raises(ChangelogFenced, match="taken over"):
-                    await old.save(0, old_state, b"late")
+                    await old.save([Change(0, old_state, b"late")])
             for number in range(20):
                 delta = bytes([number]) * 9
                 state.apply(delta)
-                await new.save(0, state, delta)
+                await new.save([Change(0, state, delta)])
             await third.restore(0, last, IDENTITY)
             assert last.chains == state.chains
 
@@ -246,7 +246,7 @@ def test_a_repeated_request_is_no_other_owner(broker: str) -> None:
                 if number % 3 == 0:
                     key = f"d/{changelog._writers[0].owner}/{number}".encode()
                     await outputs.send([Output(topic, 0, key, delta)])
-                await changelog.save(0, state, delta)
+                await changelog.save([Change(0, state, delta)])
             await changelog.restore(0, again, IDENTITY)
             assert again.chains == state.chains
 
