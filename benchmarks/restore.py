@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import brokers, harness, kafka
 from models.spec import FeatureSpec
 from streams.kafka.changelog import Change, Changelog
+from streams.kafka.identity import Identity
 from streams.kafka.outputs import Outputs
 from streams.sections import Broker
 from streams.stages.card_core import CardState, TimeRules
@@ -26,6 +27,10 @@ TOPIC = "fraud.internal.card-state.v1"
 DAY = 86_400_000
 RULES = TimeRules(3_600_000, 300_000, 3_600_000, DAY, 2_000_000)
 _BATCH = 2_000
+
+
+def belonging(partitions: int) -> Identity:
+    return Identity(spec=FeatureSpec.default().digest, partitions=partitions, source="fraud.transactions.v1")
 
 
 def batch(rng: np.random.Generator, cards: np.ndarray, tags: int, first: int, at: int) -> Columns:
@@ -53,7 +58,7 @@ async def write(broker: str, partitions: int, keys: int, per_key: float, seed: i
         log = Changelog(TOPIC, Broker(bootstrap=broker), outputs)
         for partition in range(partitions):
             state = CardState(spec, RULES)
-            await log.restore(partition, state)
+            await log.restore(partition, state, belonging(partitions))
             own = rng.integers(1, 1 << 63, keys // partitions).astype(np.uint64)
             # Every card once, then at random.
             order = np.concatenate([own, rng.choice(own, int(len(own) * (per_key - 1.0)))])
@@ -76,7 +81,9 @@ async def restore(broker: str, partitions: int) -> tuple[float, list[int], int]:
     async with Outputs(broker) as outputs:
         log = Changelog(TOPIC, Broker(bootstrap=broker), outputs)
         begun = time.monotonic()
-        restored = await asyncio.gather(*(log.restore(index, state) for index, state in enumerate(states)))
+        restored = await asyncio.gather(
+            *(log.restore(index, state, belonging(partitions)) for index, state in enumerate(states))
+        )
         seconds = time.monotonic() - begun
     return seconds, [state.windows.n_keys for state in states], sum(one.bytes for one in restored)
 

@@ -14,7 +14,7 @@ from monitoring.families import OTHER, Definition, Families
 OUTCOMES = ("scored", "dead_lettered", "duplicate", "late")
 ROLES = ("champion", "canary", "shadow")
 LABEL_SOURCES = ("chargeback", "analyst", OTHER)
-LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "unmatched")
+LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmatched", "dropped")
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
 DRIFT_KINDS = ("data", "score", "concept", "label")
@@ -112,8 +112,11 @@ METRICS: tuple[Definition, ...] = (
         labels=("name", "reason"), limit=96),
     Definition("fraud_labels_total", "counter", "labels",
         "Labels consumed, by source and result.",
-        "unmatched rising.",
+        "too_late, unmatched or dropped rising.",
         labels=("source", "result"), children=LABEL_CHILDREN),
+    Definition("fraud_alerts_released_total", "counter", "alerts",
+        "Alerted rows given up before their maturity for labels.max_held; verdicts on them count then.",
+        "any increase."),
     Definition("fraud_label_delay_seconds", "histogram", "seconds",
         "Event-time delay from a transaction to its label.",
         "a shift to longer delays: the models learn later.",
@@ -215,6 +218,7 @@ class Metrics:
         self.outcomes_refused = counter("fraud_outcomes_refused_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
         self.labels = counter("fraud_labels_total")
+        self.alerts_released = counter("fraud_alerts_released_total")
         self.label_delay = histogram("fraud_label_delay_seconds")
         self.pending_labels = gauge("fraud_pending_labels")
         self.dead_letters = counter("fraud_dead_letters_total")

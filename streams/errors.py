@@ -29,3 +29,7 @@ class BrokerUnreachable(FraudstreamError):
 
 class TopicMissing(FraudstreamError):
     """Create the topics or correct their names in the settings."""
+
+
+class StateMismatch(FraudstreamError):
+    """Correct the settings, or start with fresh internal topics: the state belongs to something else."""

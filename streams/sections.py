@@ -147,7 +147,7 @@ class Time(Section):
     future_tolerance: Duration = 5 * MINUTE
     """Transactions stamped further ahead of their Kafka timestamp are scored and kept out of the windows."""
     watermark_jump: Duration = HOUR
-    """A longer jump of the watermark needs a second card to be believed."""
+    """A longer jump of the watermark needs a second card to be believed; so does one of the labels' clock."""
     dedupe_horizon: Duration = 24 * HOUR
     """How long a transaction id is remembered."""
     dedupe_max_ids: Annotated[int, Field(ge=1_000)] = 2_000_000
@@ -172,6 +172,8 @@ class Labels(Section):
     """A transaction without a fraud label for so long counts as genuine."""
     soonest: Duration = HOUR
     """So long after a transaction a verdict on it takes effect at the earliest."""
+    max_held: Annotated[int, Field(ge=1_000)] = 200_000
+    """Most transactions with labels, and most alerted rows, held for a partition; the oldest go first."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -205,6 +207,12 @@ class Models(Section):
     """Models scored beside it."""
     publish_every: Duration = 6 * HOUR
     """Event time between two published versions of a model."""
+    min_outcomes: Annotated[int, Field(ge=0)] = 500
+    """Outcomes behind a model, those sampled away included, before its first version; the rules till then."""
+    min_frauds: Annotated[int, Field(ge=0)] = 10
+    """Frauds among them."""
+    checkpoint_key_file: str = ""
+    """File with a key of at least 32 bytes, which signs the learn stage's checkpoints; empty for unsigned."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

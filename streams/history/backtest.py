@@ -27,7 +27,8 @@ from streams.stages.card import time_rules
 from streams.stages.card_core import CardCore, CardState
 from streams.stages.columns import Columns
 from streams.stages.label import label_policy
-from streams.stages.label_core import LabelJoin, LabelState, LabelStep
+from streams.stages.label_core import LabelJoin
+from streams.stages.label_state import LabelState, LabelStep
 from streams.stages.learn import learn_rules
 from streams.stages.learn_core import LearnCore, LearnState
 from streams.stages.model_slots import build_learners, initial_deployment

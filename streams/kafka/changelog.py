@@ -18,6 +18,9 @@ stays until nothing of its owner or an earlier one is left in the log.
 Tombstones work whatever readers think of them, so an owner sends them only when what they replace is known to
 stand before any later marker: it counts offsets, and looks at what others have written when there is a gap.
 
+The value of a marker says what the state belongs to (`identity.py`). A restore looks at the first marker
+before it appends its own, so that a worker with other settings is refused and leaves the log as it is.
+
 Keys: `o/<owner>` for a marker, `d/<owner>/<sequence>` for a delta, `b/<owner>/<bucket>/<side>/<chunk>` for a
 chunk.
 """
@@ -25,14 +28,17 @@ chunk.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import aiokafka
 import msgspec
 
+from streams.errors import StateMismatch, TopicMissing
 from streams.kafka.connection import client_options
+from streams.kafka.identity import Identity
 from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
 
@@ -191,10 +197,14 @@ class Changelog:
                     writer.end = end
 
     async def _look_for_owners(self, partition: int, writer: _Writer) -> None:
-        async for record in self._read(partition, writer.end, None):
-            if _takes_over(record.key, record.value, writer.owner):
-                raise ChangelogFenced(f"{self.topic}[{partition}] has been taken over by another worker")
-            writer.end = record.offset + 1
+        async with self._reading(partition, writer.end) as consumer:
+            async for records in self._fetched(consumer, partition, None):
+                for record in records:
+                    if _takes_over(record.key, record.value, writer.owner):
+                        raise ChangelogFenced(
+                            f"{self.topic}[{partition}] has been taken over by another worker"
+                        )
+                    writer.end = record.offset + 1
 
     def _records(self, change: Change) -> list[Output]:
         """The messages of one change, to be sent in this order."""
@@ -245,30 +255,37 @@ class Changelog:
     def _output(self, partition: int, key: str, value: bytes | None) -> Output:
         return Output(self.topic, partition, key.encode(), value)
 
-    async def restore(self, partition: int, state: PartitionState) -> Restored:
+    async def restore(self, partition: int, state: PartitionState, identity: Identity) -> Restored:
         """Take over the partition; read its log up to there into the empty `state`.
 
         Raises:
             ChangelogError: a message on the topic is not of this format.
             ChangelogFenced: yet another worker has taken over meanwhile.
             SendFailed: from the producer.
+            StateMismatch: the log belongs to something else than `identity`; nothing has been written to it.
+            TopicMissing: there is no such topic or partition.
         """
         owner = os.urandom(8).hex()
-        marker = self._output(partition, f"o/{owner}", b"1")
-        end = (await self._outputs.send([marker]))[self.topic, partition]
-        reader = _Reader(state)
-        async for record in self._read(partition, None, end):
-            reader.read(record.key, record.value)
+        reader = _Reader(state, identity, f"{self.topic}[{partition}]")
+        async with self._reading(partition, None) as consumer:
+            async with aclosing(self._fetched(consumer, partition, None)) as fetched:
+                async for records in fetched:
+                    reader.read_all(records)
+                    if reader.owner is not None:
+                        break
+            marker = self._output(partition, f"o/{owner}", identity.encode())
+            end = (await self._outputs.send([marker]))[self.topic, partition]
+            async for records in self._fetched(consumer, partition, end):
+                reader.read_all(records)
         if reader.owner != owner:
             raise ChangelogFenced(f"{self.topic}[{partition}] has been taken over by another worker")
         self._writers[partition] = reader.writer()
         self._writers[partition].end = end
         return Restored(reader.deltas, reader.loaded, reader.bytes)
 
-    async def _read(
-        self, partition: int, start: int | None, end: int | None
-    ) -> AsyncIterator[aiokafka.ConsumerRecord]:
-        """The records from offset `start` (None: the first) to before `end` (None: the present end)."""
+    @asynccontextmanager
+    async def _reading(self, partition: int, start: int | None) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
+        """A consumer of the partition from offset `start` (None: the first) on."""
         consumer = aiokafka.AIOKafkaConsumer(
             **client_options(self._broker),
             enable_auto_commit=False,
@@ -276,25 +293,37 @@ class Changelog:
             fetch_max_wait_ms=50,
             max_partition_fetch_bytes=8 * 1024 * 1024,
         )
-        await consumer.start()
         try:
+            await consumer.start()
+            # A consumer waits for ever for a partition that does not exist.
+            known = self.topic in await consumer.topics()
+            if not known or partition >= await self._outputs.partitions(self.topic):
+                raise TopicMissing(
+                    f"{self.topic}[{partition}] does not exist at {self._broker.bootstrap}; "
+                    "create it: `fraudstream topics create`"
+                )
             tp = aiokafka.TopicPartition(self.topic, partition)
             consumer.assign([tp])
             if start is None:
                 await consumer.seek_to_beginning(tp)
             else:
                 consumer.seek(tp, start)
-            while end is None or await consumer.position(tp) < end:
-                for records in (await consumer.getmany(tp, timeout_ms=200)).values():
-                    for record in records:
-                        if end is None or record.offset < end:
-                            yield record
-                # The end is the high watermark of a fetch: the embedded broker's ListOffsets stops short.
-                high = consumer.highwater(tp)
-                if end is None and high is not None and await consumer.position(tp) >= high:
-                    return
+            yield consumer
         finally:
             await consumer.stop()
+
+    async def _fetched(
+        self, consumer: aiokafka.AIOKafkaConsumer, partition: int, end: int | None
+    ) -> AsyncGenerator[list[aiokafka.ConsumerRecord], None]:
+        """The records that come, fetch by fetch, to before offset `end` (None: the present end)."""
+        tp = aiokafka.TopicPartition(self.topic, partition)
+        while end is None or await consumer.position(tp) < end:
+            for records in (await consumer.getmany(tp, timeout_ms=200)).values():
+                yield [record for record in records if end is None or record.offset < end]
+            # The end is the high watermark of a fetch: the embedded broker's ListOffsets stops short.
+            high = consumer.highwater(tp)
+            if end is None and high is not None and await consumer.position(tp) >= high:
+                return
 
 
 def _takes_over(key: bytes | None, value: bytes | None, owner: str) -> bool:
@@ -303,10 +332,12 @@ def _takes_over(key: bytes | None, value: bytes | None, owner: str) -> bool:
 
 
 class _Reader:
-    """Applies the messages of one partition, in order, to its state."""
+    """Applies the messages of one partition, in order, to its state, if they are of that identity."""
 
-    def __init__(self, state: PartitionState) -> None:
+    def __init__(self, state: PartitionState, identity: Identity, place: str) -> None:
         self.state = state
+        self._identity = identity
+        self._place = place
         self.owner: str | None = None
         self.deltas = 0
         self.loaded = 0
@@ -321,6 +352,10 @@ class _Reader:
         """To go on with as the owner of the last marker."""
         self._writer.owner = self.owner or ""
         return self._writer
+
+    def read_all(self, records: Iterable[aiokafka.ConsumerRecord]) -> None:
+        for record in records:
+            self.read(record.key, record.value)
 
     def read(self, key: bytes | None, value: bytes | None) -> None:
         try:
@@ -344,6 +379,9 @@ class _Reader:
             if owned is not None and not owned.chunks and owned.first == owned.next:
                 del self._owners[owner]
         elif owner != self.owner:
+            refusal = self._identity.refusal(value)
+            if refusal is not None:
+                raise StateMismatch(f"{self._place} {refusal}")
             self.owner = owner
             self._owners[owner] = self._owners.pop(owner, _Owned())
             self._versions, self._pieces = {}, {}

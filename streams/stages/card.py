@@ -24,6 +24,7 @@ from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.settings import Settings
+from streams.stages.belonging import identity, require_applied
 from streams.stages.card_core import CardCore, CardState, TimeRules
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
@@ -78,7 +79,12 @@ class CardWork:
         self.state = CardState(context.spec, time_rules(settings))
 
     async def open(self) -> None:
-        await self._changelog.restore(self._partition, self.state)
+        await self._changelog.restore(
+            self._partition, self.state, identity(self._context, "transactions")
+        )
+        await require_applied(
+            self._context, "transactions", {self._partition: self.state.next_offset}
+        )
 
     async def close(self) -> None:
         pass

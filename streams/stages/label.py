@@ -34,10 +34,13 @@ from streams.sections import Broker
 from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.alignment import NEVER
+from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext, follow_assignment
-from streams.stages.label_core import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
+from streams.stages.label_core import LabelJoin, LabelPolicy
+from streams.stages.label_state import LabelState, LabelStep, encode_step
 from streams.stages.loop import StageLoop, Step
+from streams.stages.rows import require_spec
 
 #: Records taken at once.
 MOST_RECORDS = 4096
@@ -76,13 +79,14 @@ class LateReader:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, offset: int) -> None:
+        """Connect; whatever keeps it from that, nothing stays open."""
         try:
             await self._consumer.start()
+            self._consumer.assign([self._tp])
+            self._consumer.seek(self._tp, offset)
         except BaseException:
             await self._consumer.stop()
             raise
-        self._consumer.assign([self._tp])
-        self._consumer.seek(self._tp, offset)
         self._task = asyncio.create_task(self._read_ahead(), name=f"late-{self._tp.partition}")
 
     async def stop(self) -> None:
@@ -126,6 +130,8 @@ def label_policy(settings: Settings) -> LabelPolicy:
         maturity_ms=settings.labels.maturity,
         expiry_ms=settings.topics.retention,
         soonest_ms=settings.labels.soonest,
+        jump_ms=settings.time.watermark_jump,
+        max_held=settings.labels.max_held,
     )
 
 
@@ -154,7 +160,9 @@ class LabelWork:
         self.state = LabelState()
 
     async def open(self) -> None:
-        await self._changelog.restore(self._partition, self.state)
+        await self._changelog.restore(self._partition, self.state, identity(self._context, "scored"))
+        # Reset to the earliest row, everything would be decided once more.
+        await require_applied(self._context, "scored", {self._partition: self.state.late_offset})
         await self._late.start(self.state.late_offset)
 
     async def close(self) -> None:
@@ -190,7 +198,13 @@ class LabelWork:
             self._label_seen_at = now  # a stream begins, or goes on: its labels may be on their way
         self._scored_seen_at = now
         rows = [columns.decode(record.value or b"") for record in batch.records]
+        for part in rows:
+            self._require_own(part)
         return [outcome for part in rows for outcome in self._join.scored(self.state, step, part)]
+
+    def _require_own(self, rows: Columns) -> None:
+        if "spec" in rows.meta:
+            require_spec(rows, self._context.spec.digest)
 
     def _refuse(self, batch: RecordBatch, rejected: Sequence[Rejected]) -> list[Output]:
         """Dead letters of a batch."""
@@ -209,6 +223,7 @@ class LabelWork:
         messages = 0
         while (head := self._late.peek()) is not None:
             offset, rows = head
+            self._require_own(rows)
             ripe = self._join.ripe(self.state, rows.meta_int("score_partition"), labels_idle=idle)
             decided, done = self._join.mature(self.state, step, rows, offset, ripe)
             outcomes += decided
@@ -236,12 +251,12 @@ class LabelWork:
         watermark = min(self.state.scored.values(), default=NEVER)
         records = []
         for rows in outcomes:
-            rows.meta |= {"label_partition": self._partition, "watermark": watermark}
+            rows.meta |= self._meta(watermark=watermark)
             records.append(Output(topic, 0, None, rows.encode()))
             self._time_labels(rows)
         if not records and watermark != self._reported.get(-1):
             # Learners wait for the scoring watermark also while nothing is decided.
-            records.append(Output(topic, 0, None, self._marker(watermark=watermark).encode()))
+            records.append(Output(topic, 0, None, Columns(self._meta(watermark=watermark)).encode()))
         self._reported[-1] = watermark
         return records
 
@@ -269,7 +284,9 @@ class LabelWork:
         for score_partition in self.state.scored.keys() | by_partition.keys():
             told = self._join.told(self.state, score_partition, labels_idle=idle)
             parts = by_partition.pop(score_partition, [])
-            if not parts and told <= self._reported.get(score_partition, NEVER):
+            # The first one is sent whatever it says: a score partition that has heard of this one waits
+            # longer for it than this one takes to find that there are no labels.
+            if not parts and told <= self._reported.get(score_partition, NEVER - 1):
                 continue
             self._reported[score_partition] = told
             message = columns.concat(parts) if parts else Columns()
@@ -279,14 +296,17 @@ class LabelWork:
             records.append(Output(topic, score_partition, None, message.encode()))
         return records
 
-    def _marker(self, **meta: object) -> Columns:
-        return Columns({"label_partition": self._partition, **meta})
+    def _meta(self, *, watermark: int) -> dict[str, object]:
+        spec = self._context.spec.digest
+        return {"label_partition": self._partition, "spec": spec, "watermark": watermark}
 
     def _count(self) -> None:
         metrics = self._context.metrics
         for (source, result), count in self._join.counts.items():
             metrics.labels.add(count, bounded_source(source), result)
         self._join.counts.clear()
+        metrics.alerts_released.add(self._join.released)
+        self._join.released = 0
 
     def held(self) -> tuple[int, int]:
         """Labels and alerts held, and the bytes of the alerts' rows."""

@@ -14,98 +14,32 @@ given as a new outcome. Of several verdicts the one of highest rank by maturity 
 are read: labels may be read long before their transaction. Effect time: `known_at` is when the verdict was
 given for an alert, never before the scoring watermark that had been reached, and the time of maturity for the
 others. A verdict given after maturity changes nothing.
+
+The **clock of labels** says up to when labels have been read; maturity follows it. It moves as the watermark
+of transactions does (`models/admission.py`): a label up to `jump_ms` ahead moves it at once. One further
+ahead is a claim, which a label of another card has to confirm; it is forgotten when the clock moves in the
+ordinary way, so that two odd stamps months apart confirm nothing. The first label is measured against what
+has been scored.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
-import msgspec
 import numpy as np
 
 from streams.contract.records import Feedback, Label
 from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.columns import Columns
+from streams.stages.label_state import Alerted, LabelState, LabelStep, Verdict, with_verdict
 
 #: Outcomes keep these columns of the scored rows.
 _CARRIED_STRINGS = ("transaction_id", "card_id")
-#: A verdict of a source to the right replaces one of a source to the left.
-_AUTHORITY = ("analyst", "chargeback")
-
-
-class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """What a label or an analyst says about a transaction."""
-
-    fraud: bool
-    source: str
-    labelled_at: int
-    revision: int
-
-    @property
-    def rank(self) -> tuple[int, int, int, bool, str]:
-        """Verdicts of higher rank replace those of lower rank; no two that differ have the same."""
-        authority = _AUTHORITY.index(self.source) if self.source in _AUTHORITY else len(_AUTHORITY)
-        return (authority, self.revision, self.labelled_at, self.fraud, self.source)
-
-
-def _with(held: Sequence[Verdict], verdict: Verdict) -> list[Verdict]:
-    """Verdicts by time, each of higher rank than those before it: what may count at some maturity.
-
-    Args:
-        held: such verdicts; a new one that may never count leaves them as they are.
-    """
-    verdicts = sorted([*held, verdict], key=lambda each: (each.labelled_at, each.rank))
-    kept: list[Verdict] = []
-    for each in verdicts:
-        if kept and each.rank <= kept[-1].rank:
-            continue
-        if kept and each.labelled_at == kept[-1].labelled_at:
-            kept.pop()
-        kept.append(each)
-    return kept
-
-
-def _timely(held: Sequence[Verdict], matured_at: int) -> list[Verdict]:
-    """Those of `_with` that were given by maturity; the last one counts."""
-    return [each for each in held if each.labelled_at <= matured_at]
-
-
-class _Alerted(msgspec.Struct, array_like=True):
-    """An alerted row, encoded as columns of length one, and the verdict given on it so far."""
-
-    watermark: int
-    row: bytes
-    score_partition: int
-    given: bool | None = None
-
-
-class _Saved(msgspec.Struct, array_like=True):
-    verdicts: dict[str, list[Verdict]]
-    alerted: dict[str, _Alerted]
-    scored: dict[int, int]
-    undecided: dict[int, int]
-    late_offset: int
-    late_row: int
-    labels_until: int
-
-
-class LabelStep(msgspec.Struct, array_like=True):
-    """What one batch changed in the state of the label stage, as its changelog keeps it."""
-
-    verdicts: list[tuple[str, Verdict]] = []
-    alerted: list[tuple[str, _Alerted]] = []
-    given: list[tuple[str, bool]] = []
-    dropped: list[str] = []
-    scored: dict[int, int] = {}
-    undecided: dict[int, int] = {}
-    late_offset: int = 0
-    late_row: int = 0
-    labels_until: int = NEVER
+#: Verdicts kept of one transaction: changes of mind in time, each of higher rank than those before it.
+MOST_VERDICTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,105 +51,28 @@ class LabelPolicy:
         soonest_ms: event time after a transaction at which a verdict on it takes effect at the earliest, at
             most `maturity_ms`. So far may scoring be ahead of this stage: a replay faster than life then
             sees every verdict exactly from when it takes effect.
+        jump_ms: a longer step of the clock of labels needs a second card.
+        max_held: transactions with verdicts, and alerted rows, held at most; the oldest go first.
     """
 
     maturity_ms: int
     expiry_ms: int
     soonest_ms: int = 0
-
-
-class LabelState:
-    """What the label stage holds for one partition of cards."""
-
-    buckets = 1
-
-    def __init__(self) -> None:
-        #: verdicts that may count, by transaction and in the order of time
-        self.verdicts: dict[str, list[Verdict]] = {}
-        self.alerted: dict[str, _Alerted] = {}
-        #: scoring watermark, by score partition
-        self.scored: dict[int, int] = {}
-        #: watermark up to which every row is decided, by score partition
-        self.undecided: dict[int, int] = {}
-        self.late_offset = 0
-        self.late_row = 0
-        self.labels_until = NEVER
-        #: newest watermark among the rows that a score partition has, scored or waiting; not kept
-        self.seen: dict[int, int] = {}
-        self._unscored: dict[str, list[int]] = {}
-        self._unscored_times: list[tuple[int, str]] = []
-
-    def apply(self, delta: bytes) -> None:
-        self.take(_decode_step(delta))
-
-    def take(self, step: LabelStep) -> None:
-        for transaction, verdict in step.verdicts:
-            self.verdicts[transaction] = _with(self.verdicts.get(transaction, ()), verdict)
-            self._expect(transaction, verdict.labelled_at)
-        self.alerted.update(step.alerted)
-        for transaction, fraud in step.given:
-            if transaction in self.alerted:
-                self.alerted[transaction].given = fraud
-        for transaction in step.dropped:
-            self.verdicts.pop(transaction, None)
-            self.alerted.pop(transaction, None)
-            self.met(transaction)
-        self.scored.update(step.scored)
-        self.undecided.update(step.undecided)
-        if (step.late_offset, step.late_row) > (self.late_offset, self.late_row):
-            self.late_offset, self.late_row = step.late_offset, step.late_row
-        self.labels_until = max(self.labels_until, step.labels_until)
-
-    def dump(self, bucket: int) -> bytes:
-        return _encode(
-            _Saved(
-                self.verdicts, self.alerted, self.scored, self.undecided,
-                self.late_offset, self.late_row, self.labels_until,
-            )
-        )  # fmt: skip
-
-    def load(self, bucket: int, data: bytes) -> None:
-        saved = _decode_saved(data)
-        self.verdicts, self.alerted = saved.verdicts, saved.alerted
-        self.scored, self.undecided = saved.scored, saved.undecided
-        self.late_offset, self.late_row = saved.late_offset, saved.late_row
-        self.labels_until = saved.labels_until
-        self._unscored, self._unscored_times = {}, []
-        for transaction, verdicts in self.verdicts.items():
-            for verdict in verdicts:
-                self._expect(transaction, verdict.labelled_at)
-
-    def _expect(self, transaction: str, labelled_at: int) -> None:
-        if transaction not in self.alerted:
-            self._unscored.setdefault(transaction, []).append(labelled_at)
-            bisect.insort(self._unscored_times, (labelled_at, transaction))
-
-    def met(self, transaction: str) -> None:
-        """The transaction of verdicts has been scored: what they do is known."""
-        for labelled_at in self._unscored.pop(transaction, ()):
-            del self._unscored_times[bisect.bisect_left(self._unscored_times, (labelled_at, transaction))]
-
-    def open_verdict(self, after: int) -> int:
-        """When the first verdict after that event time was given whose transaction may still be scored."""
-        place = bisect.bisect_right(self._unscored_times, after, key=itemgetter(0))
-        return self._unscored_times[place][0] if place < len(self._unscored_times) else FOREVER
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_step = msgspec.msgpack.Decoder(LabelStep).decode
-_decode_saved = msgspec.msgpack.Decoder(_Saved).decode
+    jump_ms: int = 3_600_000
+    max_held: int = 200_000
 
 
 class LabelJoin:
     """The pure core of the label stage: one call per batch, against the state of one partition.
 
     Every method changes `state`, appends what it changed to `step` and returns outcomes as columns. `counts`
-    collects what became of labels, by (source, result).
+    collects what became of labels, by (source, result), `released` the alerted rows given up.
     """
 
     def __init__(self, policy: LabelPolicy) -> None:
         self.policy = policy
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.released = 0
 
     def scored(self, state: LabelState, step: LabelStep, rows: Columns) -> list[Columns]:
         """Scored rows, read promptly: keeps alerted ones and moves the scoring watermark."""
@@ -231,7 +88,7 @@ class LabelJoin:
             if transaction in state.alerted:
                 continue
             row = rows.take(np.array([index])).encode()
-            alerted = _Alerted(int(rows.ints("watermark")[index]), row, partition)
+            alerted = Alerted(int(rows.ints("watermark")[index]), row, partition)
             change.alerted.append((transaction, alerted))
             # As if they had come after the alert, one after the other.
             held = _timely(state.verdicts.get(transaction, ()), alerted.watermark + self.policy.maturity_ms)
@@ -247,17 +104,36 @@ class LabelJoin:
     ) -> list[Columns]:
         """Labels: kept until their transaction matures, outcomes at once for alerted transactions.
 
-        A label stamped after `believable` (epoch ms) does not move the clock of labels.
+        A label stamped after `believable` (epoch ms) is nothing to the clock of labels.
         """
         verdicts = [
             (label.transaction_id, Verdict(label.fraud, label.source, label.labelled_at, label.revision))
             for label in labels
         ]
-        stamps = (label.labelled_at for label in labels if label.labelled_at <= believable)
-        latest = max(stamps, default=NEVER)
-        if latest > state.labels_until:
-            self._commit(state, step, LabelStep(labels_until=latest))
+        reached = state.labels_until
+        for label in labels:
+            if reached < label.labelled_at <= believable:
+                reached = self._confirmed(state, reached, label.labelled_at, label.card_id)
+        if reached > state.labels_until:
+            self._commit(state, step, LabelStep(labels_until=reached))
         return self._verdicts(state, step, verdicts)
+
+    def _confirmed(self, state: LabelState, clock: int, time: int, card: str) -> int:
+        """The clock of labels after a label of that card, stamped after `clock`."""
+        jump, claim = self.policy.jump_ms, state.claim
+        near = clock if clock > NEVER else max(state.scored.values(), default=NEVER)
+        if near > NEVER and time <= near + jump:
+            state.claim = None
+            return time
+        if claim is None or claim[1] == card:
+            state.claim = time, card
+            return clock
+        smaller, larger = sorted([claim, (time, card)])
+        if larger[0] > smaller[0] + jump:
+            state.claim = larger
+            return smaller[0]
+        state.claim = None
+        return larger[0]
 
     def feedback(self, state: LabelState, step: LabelStep, feedback: Sequence[Feedback]) -> list[Columns]:
         """Analyst actions: `confirmed` and `dismissed` are verdicts."""
@@ -278,8 +154,12 @@ class LabelJoin:
             matured_at = alerted.watermark + self.policy.maturity_ms if alerted is not None else NEVER
             timely = _timely(held, matured_at)
             known_better = timely and timely[-1].rank >= verdict.rank and verdict.labelled_at <= matured_at
-            if known_better or _with(held, verdict) == held:
+            kept = with_verdict(held, verdict)
+            if known_better or kept == held:
                 self.counts[verdict.source, "duplicate"] += 1
+                continue
+            if len(kept) > MOST_VERDICTS:
+                self.counts[verdict.source, "dropped"] += 1
                 continue
             self._commit(state, step, LabelStep(verdicts=[(transaction, verdict)]))
             if verdict.labelled_at <= matured_at:
@@ -308,8 +188,8 @@ class LabelJoin:
     def ripe(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
         """Transactions scored in the score partition at a watermark up to this can be decided.
 
-        The clock is the last label seen, since labels arrive in the order of `labelled_at`; more may come
-        with the same time. While no labels arrive it is the newest transaction that scoring has seen, as far
+        The clock is that of labels, since they arrive in the order of `labelled_at`; more may come with the
+        same time. While no labels arrive it is the newest transaction that scoring has seen, as far
         as scoring may get next: labels up to then were published before it.
         """
         clock = state.labels_until - 1
@@ -358,8 +238,8 @@ class LabelJoin:
                 change.dropped.append(transaction)
             timely = _timely(held, matured_at)
             for late in held[len(timely) :]:
-                # Too late, whether it happens to be here already or comes after this.
-                self.counts[late.source, "unmatched"] += 1
+                # Whether it happens to be here already or comes after this.
+                self.counts[late.source, "too_late"] += 1
             verdict = timely[-1] if timely else None
             is_fraud = verdict is not None and verdict.fraud
             if alerted is not None and alerted.given is not None:
@@ -377,41 +257,44 @@ class LabelJoin:
         return [_outcomes(chosen, fraud, known_at, source)], done
 
     def expire(self, state: LabelState, step: LabelStep) -> int:
-        """Drop the labels whose transaction has not come within the expiry; returns how many."""
-        clock = max(state.scored.values(), default=NEVER)
-        old = [
-            (transaction, verdicts)
-            for transaction, verdicts in state.verdicts.items()
-            if verdicts[-1].labelled_at + self.policy.expiry_ms < clock
-        ]
-        for _, verdicts in old:
-            self.counts.update((verdict.source, "unmatched") for verdict in verdicts)
-        if old:
-            self._commit(state, step, LabelStep(dropped=[transaction for transaction, _ in old]))
-        return sum(len(verdicts) for _, verdicts in old)
+        """Drop the verdicts whose transaction has not come within the expiry, and what is beyond `max_held`.
+
+        A transaction whose alerted row goes is decided at maturity, like one without an alert.
+
+        Returns:
+            how many verdicts were dropped.
+        """
+        count = 0
+        expired_before = max(state.scored.values(), default=NEVER) - self.policy.expiry_ms
+        while (oldest := state.oldest_verdict()) is not None:
+            labelled_at, transaction = oldest
+            expired = labelled_at < expired_before
+            if not expired and len(state.verdicts) <= self.policy.max_held:
+                break
+            verdicts = state.verdicts[transaction]
+            result = "unmatched" if expired else "dropped"
+            self.counts.update((verdict.source, result) for verdict in verdicts)
+            count += len(verdicts)
+            self._commit(state, step, LabelStep(expired=[transaction]))
+        while len(state.alerted) > self.policy.max_held and (oldest := state.oldest_alert()) is not None:
+            self.released += 1
+            self._commit(state, step, LabelStep(released=[oldest[1]]))
+        return count
 
     @staticmethod
     def _commit(state: LabelState, step: LabelStep, change: LabelStep) -> None:
         state.take(change)
-        step.verdicts += change.verdicts
-        step.alerted += change.alerted
-        step.given += change.given
-        step.dropped += change.dropped
-        step.scored.update(change.scored)
-        step.undecided.update(change.undecided)
-        if (change.late_offset, change.late_row) > (step.late_offset, step.late_row):
-            step.late_offset, step.late_row = change.late_offset, change.late_row
-        step.labels_until = max(step.labels_until, change.labels_until)
+        step.add(change)
+
+
+def _timely(held: Sequence[Verdict], matured_at: int) -> list[Verdict]:
+    """Those of `with_verdict` that were given by maturity; the last one counts."""
+    return [each for each in held if each.labelled_at <= matured_at]
 
 
 def _risen(held: dict[int, int], partition: int, watermark: int) -> dict[int, int]:
     """The change that makes `watermark` that of the partition; none where it is no higher."""
     return {partition: watermark} if partition not in held or watermark > held[partition] else {}
-
-
-def encode_step(step: LabelStep) -> bytes:
-    """The delta for the changelog."""
-    return _encode(step)
 
 
 def _outcomes(

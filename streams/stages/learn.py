@@ -27,13 +27,15 @@ from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.settings import Settings
 from streams.stages import columns
+from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext, follow_assignment
 from streams.stages.failpoints import failpoint
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
 from streams.stages.model_feed import model_key
-from streams.stages.model_slots import build_learners
+from streams.stages.model_slots import build_learners, checkpoint_key
+from streams.stages.rows import require_spec
 
 #: Messages of outcomes taken at once.
 MOST_MESSAGES = 64
@@ -51,6 +53,8 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
     return LearnRules(
         publish_every_ms=settings.models.publish_every,
         spec_digest=spec_digest,
+        min_outcomes=settings.models.min_outcomes,
+        min_frauds=settings.models.min_frauds,
     )
 
 
@@ -58,11 +62,17 @@ class LearnWork:
     """The one partition of outcomes.
 
     Args:
+        key: signs the checkpoint; empty for none.
         pause: called with True when too much waits to be taken, with False when more may come.
     """
 
     def __init__(
-        self, partition: int, context: StageContext, changelog: Changelog, pause: Callable[[bool], None]
+        self,
+        partition: int,
+        context: StageContext,
+        changelog: Changelog,
+        pause: Callable[[bool], None],
+        key: bytes = b"",
     ) -> None:
         self._partition = partition
         self._context = context
@@ -76,13 +86,14 @@ class LearnWork:
         models, spec = context.settings.models, context.spec
         self.checkpoint = LearnCheckpoint(
             lambda: LearnState(build_learners(models, spec), context.partitions),
-            spec.digest,
             slot_terms(models),
+            key,
         )
 
     async def open(self) -> None:
         self._pause(False)  # whoever had the partition before may have been revoked while it was paused
-        await self._changelog.restore(self._partition, self.checkpoint)
+        await self._changelog.restore(self._partition, self.checkpoint, identity(self._context, "outcomes"))
+        await require_applied(self._context, "outcomes", {self._partition: self.checkpoint.next_offset})
 
     @property
     def state(self) -> LearnCheckpoint:
@@ -134,6 +145,7 @@ class LearnWork:
     def _take(self, state: LearnState, message: bytes) -> Generator[Step, None, bool]:
         """Learn up to where one message allows it; returns whether a version has been published."""
         rows = columns.decode(message)
+        require_spec(rows, self._context.spec.digest)
         self._core.take(state, rows)
         clock = state.observe(rows.meta_int("label_partition"), rows.meta_int("watermark"))
         published = False
@@ -168,10 +180,15 @@ def _size(batch: RecordBatch) -> int:
 
 
 def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
-    """Read outcomes in batches."""
+    """Read outcomes in batches.
+
+    Raises:
+        SettingsError: the key of the checkpoint cannot be used.
+    """
     changelog = Changelog(context.name("learn-state"), context.settings.broker, context.outputs)
     topic = context.name("outcomes")
     transport = transport_of(app)
+    key = checkpoint_key(context.settings.models)
 
     def create(partition: int) -> LearnWork:
         tps = [TP(topic, partition)]
@@ -179,7 +196,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
         def pause(wanted: bool) -> None:
             (transport.pause if wanted else transport.resume)(tps)
 
-        return LearnWork(partition, context, changelog, pause)
+        return LearnWork(partition, context, changelog, pause, key)
 
     loop = StageLoop("learn", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES)
     follow_assignment(app, loop, topic, context.metrics)

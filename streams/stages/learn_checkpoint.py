@@ -1,8 +1,9 @@
 """What the learn stage keeps over a restart, in one piece.
 
 All but the learners is plain MessagePack. Each learner is a pickle of its own, which is loaded only into the
-libraries that wrote it and only if its slot still is what it was. Loading a pickle runs what it says: write
-access to the learn-state topic must be restricted to the learn stage.
+libraries that wrote it and only if its slot still is what it was. Loading a pickle runs what it says, so the
+whole is signed where a key is configured (`models.checkpoint_key_file`); without one, write access to the
+learn-state topic must be restricted to the learn stage.
 """
 
 from __future__ import annotations
@@ -10,30 +11,19 @@ from __future__ import annotations
 import heapq
 import json
 import logging
-import pickle
-import platform
 from collections.abc import Callable
 
 import msgspec
 import numpy as np
-import river
 
-from models.learners.base import Learner
+from models.learners import checkpoint
+from streams.errors import StateMismatch
 from streams.sections import Models
 from streams.stages.learn_core import LearnState
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "fraudstream-learn-1"
-
-
-def libraries() -> dict[str, str]:
-    """Versions of what the pickled learners are made of."""
-    return {
-        "river": river.__version__,
-        "numpy": np.__version__,
-        "python": ".".join(platform.python_version_tuple()[:2]),
-    }
+FORMAT = "fraudstream-learn-2"
 
 
 def slot_terms(models: Models) -> dict[str, str]:
@@ -46,8 +36,6 @@ def slot_terms(models: Models) -> dict[str, str]:
 
 class _Saved(msgspec.Struct):
     format: str
-    libraries: dict[str, str]
-    spec_digest: str
     slots: dict[str, str]
     next_offset: int
     versions: dict[str, int]
@@ -66,16 +54,16 @@ class LearnCheckpoint:
 
     Args:
         fresh: makes the state of a stage that has seen nothing.
-        spec_digest: of the feature spec whose columns the learners learn.
         slots: `slot_terms` of the settings.
+        key: signs what is dumped and loaded; empty for unsigned.
     """
 
     buckets = 1
 
-    def __init__(self, fresh: Callable[[], LearnState], spec_digest: str, slots: dict[str, str]) -> None:
+    def __init__(self, fresh: Callable[[], LearnState], slots: dict[str, str], key: bytes = b"") -> None:
         self._fresh = fresh
-        self._spec_digest = spec_digest
         self._slots = slots
+        self._key = key
         self.state = fresh()
         self.next_offset = 0
 
@@ -84,11 +72,9 @@ class LearnCheckpoint:
 
     def dump(self, bucket: int) -> bytes:
         state = self.state
-        return msgspec.msgpack.encode(
+        document = msgspec.msgpack.encode(
             _Saved(
                 format=FORMAT,
-                libraries=libraries(),
-                spec_digest=self._spec_digest,
                 slots=self._slots,
                 next_offset=self.next_offset,
                 versions=state.versions,
@@ -99,21 +85,27 @@ class LearnCheckpoint:
                 published_at=state.published_at,
                 waiting=state.waiting,
                 seen=state.seen,
-                learners={
-                    name: pickle.dumps(learner, protocol=pickle.HIGHEST_PROTOCOL)
-                    for name, learner in state.learners.items()
-                },
+                learners={name: checkpoint.dump(learner) for name, learner in state.learners.items()},
             )
         )
+        return checkpoint.seal(document, self._key)
 
     def load(self, bucket: int, data: bytes) -> None:
         """Take over what still fits the settings; version numbers go on rising in any case.
 
         Raises:
+            StateMismatch: it is not signed as it has to be.
             ValueError: not a checkpoint of this format.
         """
         try:
-            saved = msgspec.msgpack.decode(data, type=_Saved)
+            document = checkpoint.unseal(data, self._key)
+        except checkpoint.CheckpointError as error:
+            raise StateMismatch(
+                f"the learn stage's state: {error}; set models.checkpoint_key_file to the key that it was "
+                "written with, or start with fresh internal topics (topics.internal_prefix)"
+            ) from None
+        try:
+            saved = msgspec.msgpack.decode(document, type=_Saved)
         except msgspec.MsgspecError as error:
             raise ValueError(f"not a checkpoint of learners: {error}") from error
         if saved.format != FORMAT:
@@ -123,40 +115,24 @@ class LearnCheckpoint:
         state.watermarks |= saved.watermarks
         state.clock, state.published_at, state.seen = saved.clock, saved.published_at, saved.seen
         for name in self._kept(saved):
-            state.learners[name] = self._unpickle(name, saved.learners[name])
+            try:
+                state.learners[name] = checkpoint.load(saved.learners[name])
+            except checkpoint.OtherVersions as error:
+                logger.warning("model %s starts anew: %s", name, error)
+                continue
             state.learned[name] = saved.learned[name]
             state.refused[name] = saved.refused[name]
-        if saved.spec_digest == self._spec_digest:
-            state.waiting = _waiting(state, saved.waiting)
+        state.waiting = _waiting(state, saved.waiting)
         self.state, self.next_offset = state, saved.next_offset
 
     def _kept(self, saved: _Saved) -> list[str]:
         """The models whose learners go on; says in the log which of the others start anew, and why."""
-        if saved.spec_digest != self._spec_digest:
-            logger.warning(
-                "all learners start anew: the feature spec was %s and is %s",
-                saved.spec_digest,
-                self._spec_digest,
-            )
-            return []
-        if saved.libraries != libraries():
-            logger.warning(
-                "all learners start anew: the checkpoint is of %s, this is %s", saved.libraries, libraries()
-            )
-            return []
         kept = [name for name, terms in self._slots.items() if saved.slots.get(name) == terms]
         for name in self._slots.keys() - set(kept):
             logger.warning("model %s starts anew: its slot is new or was changed", name)
         for name in saved.slots.keys() - self._slots.keys():
             logger.warning("model %s is no longer in the settings: its learner is dropped", name)
         return kept
-
-    @staticmethod
-    def _unpickle(name: str, data: bytes) -> Learner:
-        learner = pickle.loads(data)  # noqa: S301 -- the topic is the stage's own, see above
-        if not isinstance(learner, Learner):
-            raise ValueError(f"model {name}: holds a {type(learner).__name__}, not a learner")
-        return learner
 
 
 def _waiting(

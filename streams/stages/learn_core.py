@@ -33,10 +33,20 @@ class LearnRules:
     Args:
         publish_every_ms: event time between two versions of a model.
         spec_digest: digest of the feature spec whose columns the outcomes have.
+        min_outcomes: a model that has learned fewer is not published: it would replace the rules, or what has
+            learned more. A genuine outcome counts for all those that a model's sampling has it stand for.
+        min_frauds: the same for frauds.
     """
 
     publish_every_ms: int
     spec_digest: str
+    min_outcomes: int = 0
+    min_frauds: int = 0
+
+    def suffices(self, learner: Learner) -> bool:
+        """Whether the learner has learned enough for a version."""
+        outcomes = learner.n_frauds + (learner.n_learned - learner.n_frauds) * learner.keep_one_in
+        return outcomes >= self.min_outcomes and learner.n_frauds >= self.min_frauds
 
 
 class LearnState:
@@ -157,7 +167,7 @@ class LearnCore:
                 state.learned[name] += 1
 
     def _publish(self, state: LearnState, step: int) -> list[Snapshot]:
-        """A new version of every learner that has learned since its last one."""
+        """A new version of every learner that has learned enough, and something since its last one."""
         first = state.published_at == NEVER
         # What has been learned since took effect within one step, so that a version bears the same time
         # whether the clock passes one step or many at once.
@@ -167,7 +177,7 @@ class LearnCore:
             return []
         snapshots = []
         for name, learner in state.learners.items():
-            if state.learned[name] == 0:
+            if state.learned[name] == 0 or not self.rules.suffices(learner):
                 continue
             state.versions[name] += 1
             state.learned[name] = 0

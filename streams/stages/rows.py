@@ -27,7 +27,7 @@ import xxhash
 from models.spec import FeatureSpec
 from streams.contract.currencies import EXPONENTS
 from streams.contract.records import Transaction
-from streams.errors import SettingsError
+from streams.errors import SettingsError, StateMismatch
 from streams.history.transaction_columns import TransactionColumns
 from streams.stages.columns import Columns
 
@@ -127,6 +127,21 @@ def _rows(
             tags[:, column] = hash_of(name)
         arrays[f"tags_{entity.name}"] = tags
     return Columns({}, arrays, {name: [value or "" for value in values] for name, values in strings.items()})
+
+
+def require_spec(rows: Columns, spec_digest: str) -> None:
+    """Refuse rows whose features are of another spec; `meta["spec"]` is the digest of theirs.
+
+    Raises:
+        StateMismatch: they are, or do not say of which.
+    """
+    found = rows.meta.get("spec")
+    if found != spec_digest:
+        of = f"of the feature spec {found}" if found else "of an earlier version"
+        raise StateMismatch(
+            f"a message between the stages is {of}, this worker has {spec_digest}: run all stages with the "
+            "same features, and start a new spec with fresh internal topics (topics.internal_prefix)"
+        )
 
 
 def hop_partitions(hop: U64, partitions: int) -> npt.NDArray[np.int64]:

@@ -32,6 +32,7 @@ from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
+from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.loop import StageLoop, Step
@@ -95,7 +96,11 @@ class ScoreWork:
         self._gate = EventTimeGate((), live_within_ms=0, idle_after_ms=0)
 
     async def open(self) -> None:
-        restored = await self._changelog.restore(self._partition, self.state)
+        restored = await self._changelog.restore(
+            self._partition, self.state, identity(self._context, "transactions")
+        )
+        applied = {card_partition: last + 1 for card_partition, last in self.state.applied.items()}
+        await require_applied(self._context, "transactions", applied)
         alignment = self._context.settings.alignment
         inputs = [(kind, p) for p in range(self._context.partitions) for kind in ("cards", "labels")]
         self._gate = EventTimeGate(
@@ -109,7 +114,7 @@ class ScoreWork:
         for label_partition, until in self.state.told.items():
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
-        self.waiting = WaitingRows(self.state.applied)
+        self.waiting = WaitingRows(self.state.applied, self._context.spec.digest)
         for name, version in self.state.models.items():
             snapshot = self._feed.version(name, version)
             if snapshot is not None:

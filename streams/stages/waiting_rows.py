@@ -14,6 +14,7 @@ import numpy as np
 
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.columns import Columns, concat
+from streams.stages.rows import require_spec
 from streams.stages.score_core import in_score_order
 
 Token = TypeVar("Token", bound=Hashable)
@@ -24,10 +25,12 @@ class WaitingRows(Generic[Token]):
 
     Args:
         applied: last offset already scored, by card partition.
+        spec_digest: of the feature spec that the rows must have; without one they are taken as they come.
     """
 
-    def __init__(self, applied: dict[int, int]) -> None:
+    def __init__(self, applied: dict[int, int], spec_digest: str = "") -> None:
         self._seen = dict(applied)
+        self._spec_digest = spec_digest
         self._parts: list[Columns] = []
         self._tokens: deque[tuple[int, Token]] = deque()
         self.rows = 0
@@ -37,9 +40,15 @@ class WaitingRows(Generic[Token]):
         self.youngest = NEVER
 
     def put(self, parts: list[Columns], token: Token) -> None:
-        """Rows of one batch of hop messages; `token` comes back once all of them have been taken."""
+        """Rows of one batch of hop messages; `token` comes back once all of them have been taken.
+
+        Raises:
+            StateMismatch: rows of another feature spec.
+        """
         highest = NEVER
         for part in parts:
+            if self._spec_digest and "spec" in part.meta:
+                require_spec(part, self._spec_digest)
             card_partition = part.meta_int("card_partition")
             if not len(part):
                 continue

@@ -184,6 +184,12 @@ class Deployment:
     def topic(self, name: str) -> str:
         return f"{self._prefix}.{name}"
 
+    def set(self, table: str) -> Callable[[], object]:
+        """Add a table to the settings of workers to come; what takes it out again."""
+        before = self._config.read_text()
+        self._config.write_text(before + table)
+        return lambda: self._config.write_text(before)
+
     def command(self, *arguments: str) -> str:
         """Run a command of the project to its end; what it printed."""
         done = subprocess.run(

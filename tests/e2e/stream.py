@@ -61,7 +61,7 @@ def settings(*, idle_after: str = "3s", publish_every: str = "6h") -> str:
         # The stream is thin: a partition may be silent for hours.
         '[time]\nwatermark_jump = "2d"\n'
         "[policy]\nthreshold = 0.2\n"
-        f'[models]\npublish_every = "{publish_every}"\n'
+        f'[models]\npublish_every = "{publish_every}"\nmin_outcomes = 0\nmin_frauds = 0\n'
         f"[features]\nentities = {toml(ENTITIES)}\n"
     )
 

@@ -18,7 +18,6 @@ Floats = NDArray[np.float64]
 Make = Callable[[], Learner]
 
 NAMES = [f"f{i}" for i in range(6)]
-KEY = b"a key for tests"
 
 
 def stream(n: int, seed: int = 0) -> tuple[Floats, NDArray[np.bool_]]:
@@ -146,7 +145,7 @@ def seed_repeatable(make: Make) -> None:
 
 def checkpoint_continues(make: Make) -> None:
     learner = teach(make(), 700)
-    restored = checkpoint.load(checkpoint.dump(learner, KEY), KEY)
+    restored = checkpoint.load(checkpoint.dump(learner))
     assert restored.n_learned == learner.n_learned
     teach(learner, 700, 4)
     teach(restored, 700, 4)
@@ -155,7 +154,7 @@ def checkpoint_continues(make: Make) -> None:
 
 def not_finite_is_refused(make: Make) -> None:
     learner = teach(make(), 600)
-    before = checkpoint.dump(learner, KEY)
+    before = checkpoint.dump(learner)
     for bad in (np.nan, np.inf, -np.inf):
         x = np.zeros(len(NAMES))
         x[2] = bad
@@ -167,7 +166,7 @@ def not_finite_is_refused(make: Make) -> None:
             learner.freeze().score(np.stack([np.zeros(len(NAMES)), x]))
         with pytest.raises(ValueError, match="weight"):
             learner.learn(np.zeros(len(NAMES)), True, bad)
-    assert checkpoint.dump(learner, KEY) == before
+    assert checkpoint.dump(learner) == before
 
 
 def wrong_shape_is_refused(make: Make) -> None:

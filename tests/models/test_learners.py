@@ -19,7 +19,7 @@ from models.learners.logistic import LogisticLearner
 from models.learners.registry import LEARNERS
 from models.learners.tree import TreeLearner
 from tests.models import learner_contract
-from tests.models.learner_contract import KEY, NAMES, same_scores, stream, teach, unseen
+from tests.models.learner_contract import NAMES, same_scores, stream, teach, unseen
 
 MAKERS: dict[str, Callable[[], Learner]] = {
     "logistic": lambda: LogisticLearner(NAMES),
@@ -133,32 +133,43 @@ def test_refit_keeps_what_was_learned() -> None:
 
 
 class TestCheckpoint:
-    def test_another_key_is_refused(self) -> None:
-        """A checkpoint signed with another key is never unpickled."""
-        with pytest.raises(checkpoint.CheckpointError, match="signature"):
-            checkpoint.load(checkpoint.dump(LogisticLearner(NAMES), KEY), b"another")
+    KEY = b"a key for tests"
+
+    def test_what_is_sealed_is_unsealed(self) -> None:
+        """The same key, or none both times, gives the document back."""
+        for key in (self.KEY, b""):
+            assert checkpoint.unseal(checkpoint.seal(b"a\nb", key), key) == b"a\nb"
+
+    @pytest.mark.parametrize(
+        ("sealed_with", "opened_with", "said"),
+        [(KEY, b"another", "signature"), (b"", KEY, "unsigned"), (KEY, b"", "is signed")],
+    )
+    def test_another_key_is_refused(self, sealed_with: bytes, opened_with: bytes, said: str) -> None:
+        """So are no signature where there is a key, and a signature where there is none."""
+        with pytest.raises(checkpoint.CheckpointError, match=said):
+            checkpoint.unseal(checkpoint.seal(b"document", sealed_with), opened_with)
 
     @given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
     @settings(max_examples=30)
     def test_a_flipped_bit_is_refused(self, at: int, bit: int) -> None:
-        """Any damaged byte is noticed before unpickling."""
-        data = bytearray(checkpoint.dump(LogisticLearner(NAMES), KEY))
+        """Any damaged byte of a signed document is noticed."""
+        data = bytearray(checkpoint.seal(checkpoint.dump(LogisticLearner(NAMES)), self.KEY))
         data[at % len(data)] ^= 1 << bit
         with pytest.raises(checkpoint.CheckpointError):
-            checkpoint.load(bytes(data), KEY)
+            checkpoint.unseal(bytes(data), self.KEY)
 
     def test_another_river_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A checkpoint of another River version is refused by name: its pickles do not load."""
-        data = checkpoint.dump(LogisticLearner(NAMES), KEY)
+        data = checkpoint.dump(LogisticLearner(NAMES))
         monkeypatch.setattr("river.__version__", "0.27.0")
-        with pytest.raises(checkpoint.CheckpointError, match=r"river is '0\.26"):
-            checkpoint.load(data, KEY)
+        with pytest.raises(checkpoint.OtherVersions, match=r"river is '0\.26"):
+            checkpoint.load(data)
 
-    @pytest.mark.parametrize("data", [b"", b"\n\n", b"x", pickle.dumps(1)])
+    @pytest.mark.parametrize("data", [b"", b"\n\n", b"x", b"[]\n", b"{}\n", pickle.dumps(1)])
     def test_garbage_is_refused(self, data: bytes) -> None:
         """Bytes that are no checkpoint raise the named error."""
         with pytest.raises(checkpoint.CheckpointError):
-            checkpoint.load(data, KEY)
+            checkpoint.load(data)
 
 
 def test_forest_stays_within_its_depth() -> None:

@@ -52,6 +52,8 @@ def settings(**sections: dict[str, object]) -> Settings:
         "champion": {"name": "logistic", "kind": "logistic"},
         "shadows": [],
         "publish_every": "6h",
+        "min_outcomes": 0,
+        "min_frauds": 0,
     }
     return Settings.model_validate(
         {"features": SPEC.as_mapping(), "labels": {"maturity": "1d"}, "models": models, **sections}

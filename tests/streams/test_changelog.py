@@ -7,18 +7,22 @@ import itertools
 import zlib
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from streams.errors import StateMismatch, TopicMissing
 from streams.kafka import changelog as module
 from streams.kafka.changelog import Change, Changelog, ChangelogError, ChangelogFenced
+from streams.kafka.identity import Identity
 from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
 from tests.streams.clients import new_topic
 
 BUCKETS = 3
+IDENTITY = Identity(spec="0" * 16, partitions=1, source="source")
 Log = list[tuple[bytes, bytes | None]]
 _owners = itertools.count()
 
@@ -55,8 +59,8 @@ def small_pieces() -> Iterator[None]:
 def restored(log: Log) -> tuple[Chains, Changelog]:
     """State and changelog of a worker that has taken over; its marker is appended to the log."""
     state, changelog = Chains(), Changelog("state", Broker(), Outputs("unused:9092"))
-    log.append((f"o/{len(log)}-{next(_owners)}".encode(), b"1"))
-    reader = module._Reader(state)
+    log.append((f"o/{len(log)}-{next(_owners)}".encode(), IDENTITY.encode()))
+    reader = module._Reader(state, IDENTITY, "state[0]")
     for key, value in log:
         reader.read(key, value)
     changelog._writers[0] = reader.writer()
@@ -194,7 +198,7 @@ def test_a_whole_checkpoint_needs_no_deltas() -> None:
 def test_foreign_messages_are_refused(key: bytes | None, value: bytes) -> None:
     """A message that is no delta and no chunk ends the restore instead of being passed over."""
     with pytest.raises(ChangelogError, match="changelog key"):
-        module._Reader(Chains()).read(key, value)
+        module._Reader(Chains(), IDENTITY, "state[0]").read(key, value)
 
 
 @pytest.mark.broker
@@ -208,12 +212,12 @@ def test_an_owner_that_has_been_replaced_is_told(broker: str) -> None:
                 Changelog(topic, Broker(bootstrap=broker), each) for each in (old_outputs, outputs, outputs)
             )
             old_state, state, last = Chains(), Chains(), Chains()
-            await old.restore(0, old_state)
+            await old.restore(0, old_state, IDENTITY)
             for number in range(20):
                 delta = bytes([number]) * 10
                 old_state.apply(delta)
                 await old.save([Change(0, old_state, delta)])
-            await new.restore(0, state)
+            await new.restore(0, state, IDENTITY)
             assert state.chains == old_state.chains
             for _ in range(2):
                 old_state.apply(b"late")
@@ -223,7 +227,7 @@ def test_an_owner_that_has_been_replaced_is_told(broker: str) -> None:
                 delta = bytes([number]) * 9
                 state.apply(delta)
                 await new.save([Change(0, state, delta)])
-            await third.restore(0, last)
+            await third.restore(0, last, IDENTITY)
             assert last.chains == state.chains
 
     asyncio.run(run())
@@ -238,7 +242,7 @@ def test_a_repeated_request_is_no_other_owner(broker: str) -> None:
         async with Outputs(broker) as outputs:
             changelog = Changelog(topic, Broker(bootstrap=broker), outputs)
             state, again = Chains(), Chains()
-            await changelog.restore(0, state)
+            await changelog.restore(0, state, IDENTITY)
             for number in range(12):
                 delta = bytes([number]) * 10
                 state.apply(delta)
@@ -246,7 +250,50 @@ def test_a_repeated_request_is_no_other_owner(broker: str) -> None:
                     key = f"d/{changelog._writers[0].owner}/{number}".encode()
                     await outputs.send([Output(topic, 0, key, delta)])
                 await changelog.save([Change(0, state, delta)])
-            await changelog.restore(0, again)
+            await changelog.restore(0, again, IDENTITY)
             assert again.chains == state.chains
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        (b"1", "earlier version"),
+        (msgspec.structs.replace(IDENTITY, format=1).encode(), "format of the state was 1 and is 2"),
+        (msgspec.structs.replace(IDENTITY, spec="f" * 16).encode(), "features .* was 'ffffffffffffffff'"),
+        (msgspec.structs.replace(IDENTITY, partitions=8).encode(), "topics.partitions was 8 and is 1"),
+        (msgspec.structs.replace(IDENTITY, source="old").encode(), "topic read was 'old' and is 'source'"),
+    ],
+)
+@pytest.mark.broker
+def test_state_of_something_else_is_refused_and_left_alone(broker: str, marker: bytes, said: str) -> None:
+    """The error names the difference and the cure; the log still has its one marker, for the right worker."""
+
+    async def run() -> None:
+        topic = await new_topic(broker, 1)
+        async with Outputs(broker) as outputs:
+            await outputs.send([Output(topic, 0, b"o/first", marker), Output(topic, 0, b"d/first/0", b"x")])
+            changelog = Changelog(topic, Broker(bootstrap=broker), outputs)
+            with pytest.raises(StateMismatch, match=rf"{topic}\[0\] .*{said}.*topics.internal_prefix"):
+                await changelog.restore(0, Chains(), IDENTITY)
+            end = (await outputs.send([Output(topic, 0, b"d/first/1", b"y")]))[topic, 0]
+            assert end == 3
+
+    asyncio.run(run())
+
+
+@pytest.mark.broker
+def test_a_missing_partition_is_named_with_its_cure(broker: str) -> None:
+    """Neither a topic that is not there nor a partition too many is waited for."""
+
+    async def run() -> None:
+        topic = await new_topic(broker, 1)
+        async with Outputs(broker) as outputs:
+            for name, partition in (("nowhere", 0), (topic, 1)):
+                changelog = Changelog(name, Broker(bootstrap=broker), outputs)
+                async with asyncio.timeout(10):
+                    with pytest.raises(TopicMissing, match=rf"{name}\[{partition}\].*topics create"):
+                        await changelog.restore(partition, Chains(), IDENTITY)
 
     asyncio.run(run())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.contract.records import Feedback, Label
+from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
-from streams.stages.label_core import LabelJoin, LabelPolicy, LabelState, LabelStep, encode_step
+from streams.stages.label_core import MOST_VERDICTS, LabelJoin, LabelPolicy
+from streams.stages.label_state import LabelState, LabelStep, encode_step
 
 MATURITY, EXPIRY = 100, 1000
 Outcome = tuple[str, bool, int, str]
@@ -23,6 +27,7 @@ class Joined:
         self.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY))
         self.state, self.follower = LabelState(), LabelState()
         self.log: list[tuple[int, Columns]] = []
+        self.steps: list[bytes] = []
         self.position = 0
 
     def score(
@@ -52,10 +57,11 @@ class Joined:
         return self._done(step, self.join.scored(self.state, step, message))
 
     def label(
-        self, name: str, fraud: bool, at: int, source: str = "chargeback", revision: int = 0
+        self, name: str, fraud: bool, at: int, source: str = "chargeback", revision: int = 0, card: str = ""
     ) -> list[Outcome]:
+        """A label; every transaction is of a card of its own unless said otherwise."""
         step = LabelStep()
-        label = Label(name, "c", fraud, source, at, revision)
+        label = Label(name, card or f"card of {name}", fraud, source, at, revision)
         return self._done(step, self.join.labels(self.state, step, [label]))
 
     def feedback(self, name: str, action: str, at: int) -> list[Outcome]:
@@ -82,11 +88,19 @@ class Joined:
         return count
 
     def _done(self, step: LabelStep, outcomes: list[Columns]) -> list[Outcome]:
-        self.follower.apply(encode_step(step))
-        assert self.follower.dump(0) == self.state.dump(0)
+        self.steps.append(encode_step(step))
+        self.follower.apply(self.steps[-1])
         reloaded = LabelState()
-        reloaded.load(0, self.state.dump(0))
-        assert reloaded.dump(0) == self.state.dump(0)
+        for bucket in range(LabelState.buckets):
+            dumped = self.state.dump(bucket)
+            assert self.follower.dump(bucket) == dumped
+            reloaded.load(bucket, dumped)
+        for bucket in range(LabelState.buckets):
+            assert reloaded.dump(bucket) == self.state.dump(bucket)
+        for name in ("verdict", "alert"):
+            expected = getattr(self.state, f"oldest_{name}")()
+            assert getattr(self.follower, f"oldest_{name}")() == expected
+            assert getattr(reloaded, f"oldest_{name}")() == expected
         return [
             (name, bool(fraud), int(at), source)
             for rows in outcomes
@@ -135,6 +149,7 @@ def test_a_label_after_maturity_changes_nothing_whenever_it_is_read() -> None:
         joined.score({"z": (112 + EXPIRY, False)})
         assert joined.expire() == (0 if in_hand else 2)
         assert joined.state.verdicts == {}
+        assert joined.join.counts["chargeback", "too_late" if in_hand else "unmatched"] == 2
 
 
 def test_feedback_on_an_alert_is_an_outcome_at_once() -> None:
@@ -168,11 +183,13 @@ def test_scoring_is_told_how_far_it_may_go() -> None:
     joined.score({"t": (10, False)})
     joined.mature(0)
     joined.label("later", True, 70)
-    assert told() == told(idle=True) == 69
+    assert told(idle=True) == 69
     joined.label("x", True, 80)
+    assert told() == told(idle=True) == 69
+    joined.label("y", True, 80)
     joined.score({"u": (55, False)})
     assert told() == 75
-    joined.score({"later": (56, True), "x": (57, False)})
+    joined.score({"later": (56, True), "x": (57, False), "y": (57, False)})
     assert told() == 79
     assert told(idle=True) == 9 + MATURITY
 
@@ -255,7 +272,8 @@ def test_a_verdict_after_maturity_replaces_none_in_time(alert: bool, ahead: bool
         outcomes += joined.score({"t": (10, alert)})
     outcomes += joined.mature(10)
     assert outcomes == [("t", True, 50 if alert else 110, "chargeback")]
-    assert joined.join.counts["chargeback", "unmatched"] == 1
+    assert joined.join.counts["chargeback", "too_late"] == 1
+    assert joined.join.counts["chargeback", "unmatched"] == 0
     assert joined.state.verdicts == {}
 
 
@@ -319,6 +337,192 @@ def test_what_is_not_ripe_is_no_change() -> None:
     step = LabelStep()
     assert joined.join.mature(joined.state, step, rows, offset, 5) == ([], False)
     joined.join.scored(joined.state, step, rows)
-    joined.join.labels(joined.state, step, [Label("t", "c", True, "chargeback", 50, 0)])
+    joined.join.labels(joined.state, step, [Label("t", "card of t", True, "chargeback", 50, 0)])
     assert joined.join.expire(joined.state, step) == 0
     assert step == LabelStep()
+
+
+class NoScan(dict[str, object]):
+    """A dictionary that may be asked for names, not for all of them."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("looked at everything")
+
+    keys = values = items = __iter__
+
+
+def test_beyond_the_cap_the_oldest_go_and_are_counted() -> None:
+    """Of verdicts the one given first, of alerts the one scored first, whatever the order they came in."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, max_held=3))
+    for name, at in (("c", 30), ("a", 10), ("d", 40), ("b", 20)):
+        joined.label(name, True, at, source="bank")
+    joined.label("a", True, 35, source="bank", revision=1)
+    assert joined.expire() == 1
+    assert set(joined.state.verdicts) == {"c", "a", "d"}
+    assert joined.join.counts["bank", "dropped"] == 1
+    joined.score({name: (at, True) for at, name in enumerate("stuv", 50)})
+    assert joined.expire() == 0
+    assert set(joined.state.alerted) == {"t", "u", "v"}
+    assert joined.join.released == 1
+
+
+def test_an_alert_that_was_released_is_decided_at_maturity() -> None:
+    """What is said of it afterwards waits like a verdict on any other transaction."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, max_held=1))
+    joined.score({"t": (10, True), "u": (11, True)})
+    joined.expire()
+    assert joined.label("t", True, 50) == []
+    assert joined.label("u", True, 50) == [("u", True, 50, "chargeback")]
+    assert joined.mature(11) == [("t", True, 110, "chargeback")]
+
+
+def test_expiry_looks_at_what_is_due_only() -> None:
+    """Whether or not something is due, the rest of what is held is not looked at."""
+    joined = Joined()
+    for number in range(50):
+        joined.label(f"t{number}", True, 50 + number)
+    joined.score({"x": (50 + EXPIRY + 2, False)})
+    held, joined.state.verdicts = joined.state.verdicts, NoScan(joined.state.verdicts)  # type: ignore[assignment]
+    assert joined.join.expire(joined.state, LabelStep()) == 2
+    assert joined.join.expire(joined.state, LabelStep()) == 0
+    assert len(joined.state.verdicts) == len(held) - 2
+
+
+def test_changes_of_mind_about_one_transaction_are_bounded() -> None:
+    """However often it is labelled, a few verdicts are kept, and no more times to wait for."""
+    joined = Joined()
+    for revision in range(100):
+        joined.label("t", True, 50 + revision, revision=revision)
+        joined.label("u", True, 50, revision=revision)
+    assert len(joined.state.verdicts["t"]) == MOST_VERDICTS
+    assert len(joined.state.verdicts["u"]) == 1
+    assert len(joined.state._unscored_times) == MOST_VERDICTS + 1
+    assert joined.join.counts["chargeback", "dropped"] == 100 - MOST_VERDICTS
+
+
+moments = st.tuples(
+    st.sampled_from(["score", "label", "mature", "expire", "dump"]), st.integers(0, 40), st.integers(0, 11),
+    st.booleans(), st.integers(0, 2),
+)  # fmt: skip
+
+
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(st.lists(moments, max_size=40))
+def test_a_checkpoint_taken_piece_by_piece_gives_the_state(
+    story: list[tuple[str, int, int, bool, int]],
+) -> None:
+    """Each bucket is of another moment, and of the deltas only those since the first are left."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, max_held=4))
+    again, todo = LabelState(), list(range(LabelState.buckets))
+    clock, begun = 0, False
+    for kind, delay, number, fraud, revision in [*story, *[("dump", 0, 11, False, 0)] * 2]:
+        clock += delay
+        if kind == "score":
+            joined.score({f"t{number}": (clock, fraud)})
+        elif kind == "label":
+            joined.label(f"t{number}", fraud, clock, revision=revision)
+        elif kind == "mature":
+            joined.mature(clock - MATURITY)
+        elif kind == "expire":
+            joined.expire()
+        else:
+            begun = True
+            for bucket in todo[:number]:
+                again.load(bucket, joined.state.dump(bucket))
+            todo = todo[number:]
+            continue
+        if begun:
+            again.apply(joined.steps[-1])
+    for name in ("verdicts", "alerted", "scored", "undecided", "late_offset", "late_row", "labels_until"):
+        assert getattr(again, name) == getattr(joined.state, name)
+    assert again.oldest_verdict() == joined.state.oldest_verdict()
+    assert again.oldest_alert() == joined.state.oldest_alert()
+
+
+def clocks(*labels: tuple[int, str], scored: int | None = None) -> list[int]:
+    """The clock of labels after each label of a time and a card."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, jump_ms=10))
+    if scored is not None:
+        joined.score({"s": (scored, False)})
+    found = []
+    for number, (at, card) in enumerate(labels):
+        joined.label(f"t{number}", True, at, card=card)
+        found.append(joined.state.labels_until)
+    return found
+
+
+def test_a_jump_of_the_clock_of_labels_needs_two_cards() -> None:
+    """Steps within the jump are taken at once; further ones when another card is that far, too."""
+    assert clocks((5, "a"), (15, "a"), (25, "a"), scored=0) == [5, 15, 25]
+    assert clocks((11, "a"), (12, "a"), (12, "b"), scored=0) == [NEVER, NEVER, 12]
+    assert clocks((5, "a"), (7, "b"), (9, "c")) == [NEVER, 7, 9]
+    assert clocks((5, "a"), (40, "b"), (30, "c"), scored=0) == [5, 5, 40]
+    assert clocks((5, "a"), (60, "b"), (30, "c"), (61, "d"), scored=0) == [5, 5, 30, 61]
+
+
+def test_odd_stamps_apart_from_each_other_confirm_nothing() -> None:
+    """An ordinary label between two of them has made the first one forgotten; side by side they count."""
+    odd = 10**9
+    assert clocks((5, "a"), (odd, "b"), (7, "c"), (odd, "d"), (8, "e"), scored=0) == [5, 5, 7, 7, 8]
+    assert clocks((5, "a"), (odd, "b"), (odd, "d"), scored=0) == [5, 5, odd]
+
+
+def test_a_stamp_beyond_what_is_believable_is_nothing_to_the_clock() -> None:
+    """Neither a claim nor a confirmation."""
+    joined = Joined()
+    for number, at in enumerate((5, 900, 7, 800, 10**8)):
+        step, label = LabelStep(), Label(f"t{number}", f"c{number}", True, "bank", at, 0)
+        joined.join.labels(joined.state, step, [label], believable=100)
+    assert joined.state.labels_until == 7
+
+
+labelled_history = st.lists(
+    st.tuples(st.integers(0, 60), st.booleans(), st.integers(0, MATURITY + 20), st.integers(0, 4)),
+    min_size=1,
+    max_size=14,
+)
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(
+    labelled_history, st.integers(0, 14), st.integers(-(10**4), 10**6), st.integers(0, 5), st.booleans(),
+    st.integers(0, 14),
+)  # fmt: skip
+def test_one_odd_stamp_changes_no_other_outcome(
+    history: list[tuple[int, bool, int, int]], place: int, odd: int, card: int, fraud: bool, about: int
+) -> None:
+    """One label of any card and verdict, about any transaction, anywhere among labels in the order of their
+    times and further ahead of them than the jump, or behind: every other transaction ends as without it.
+    """
+
+    def outcomes(said: list[tuple[int, str, int, bool, bool]]) -> list[Outcome]:
+        joined = Joined()
+        joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, jump_ms=3))
+        scored = 0
+        found: list[Outcome] = []
+        for at, name, of_card, is_fraud, is_odd in said:
+            due = [row for row in rows if scored <= row[0] <= at]
+            if due and not is_odd:
+                found += joined.score({f"t{number}": (when, alert) for when, number, alert in due})
+                scored = at + 1
+            found += joined.label(name, is_fraud, at, card=f"c{of_card}")
+            found += joined.mature(joined.join.ripe(joined.state, 0, labels_idle=False))
+        rest = [row for row in rows if row[0] >= scored]
+        if rest:
+            found += joined.score({f"t{number}": (when, alert) for when, number, alert in rest})
+        return sorted(each for each in found + joined.mature(10**9) if each[0] != f"t{about}")
+
+    times = np.cumsum([gap for gap, *_ in history]).tolist()
+    numbered = [(number, at, *each[1:]) for number, (at, each) in enumerate(zip(times, history, strict=True))]
+    rows = [(at, number, alert) for number, at, alert, _, _ in numbered]
+    ordered = sorted(
+        (at + delay, f"t{number}", of_card, True, False) for number, at, _, delay, of_card in numbered
+    )
+    place = min(place, len(ordered))
+    assume(not any(0 < odd - at <= 3 for at in [*times, *(label[0] for label in ordered)]))
+    disturbed = [*ordered[:place], (odd, f"t{about}", card, fraud, True), *ordered[place:]]
+    assert outcomes(disturbed) == outcomes(ordered)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiokafka
 import msgspec
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from models.learners.checkpoint import seal
 from models.snapshot import Snapshot, decode, encode
 from streams.app import build
+from streams.errors import SettingsError, StateMismatch
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Change, Changelog
 from streams.sections import Models, Slot
@@ -29,8 +32,8 @@ from streams.stages.context import StageContext
 from streams.stages.learn import LearnWork
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
-from streams.stages.model_slots import build_learners
-from tests.streams.clients import unique
+from streams.stages.model_slots import build_learners, checkpoint_key
+from tests.streams.clients import publish, unique
 
 HOUR = 3_600_000
 PARTITIONS = 2
@@ -43,9 +46,11 @@ def settings(broker: str = "localhost:9092", prefix: str = "learn") -> Settings:
     names = {f"topics.{key}": f"{prefix}.{key}" for key in (*keys, "metrics", "internal_prefix")}
     made = load(overrides={**names, "broker.bootstrap": broker, "topics.partitions": PARTITIONS}, environ={})
     slots = {"champion": CHAMPION, "shadows": (SHADOW,)}
-    return made.model_copy(update={"models": Models.model_validate({**slots, "publish_every": "1h"})})
+    models = {**slots, "publish_every": "1h", "min_outcomes": 0, "min_frauds": 0}
+    return made.model_copy(update={"models": Models.model_validate(models)})
 
 
+OTHER = seal(msgspec.msgpack.encode({"format": "other"}), b"")
 CONTEXT = build(settings(), ["learn"]).context
 
 
@@ -55,7 +60,7 @@ def outcomes(partition: int, watermark: int, known_at: Sequence[int] = (), *, ba
     if bad:
         features[:] = np.nan
     return Columns(
-        {"label_partition": partition, "watermark": watermark},
+        {"label_partition": partition, "spec": CONTEXT.spec.digest, "watermark": watermark},
         {
             "transaction": np.array(known_at, np.uint64) * np.uint64(2) + np.uint64(partition),
             "fraud": np.arange(n) % 2 == 0,
@@ -76,10 +81,10 @@ MESSAGES = [
 ]
 
 
-def checkpoint(slots: Sequence[Slot], digest: str = "0" * 16) -> LearnCheckpoint:
+def checkpoint(slots: Sequence[Slot], key: bytes = b"") -> LearnCheckpoint:
     models = Models(champion=slots[0], shadows=tuple(slots[1:]))
     return LearnCheckpoint(
-        lambda: LearnState(build_learners(models, CONTEXT.spec), PARTITIONS), digest, slot_terms(models)
+        lambda: LearnState(build_learners(models, CONTEXT.spec), PARTITIONS), slot_terms(models), key
     )
 
 
@@ -146,34 +151,55 @@ def test_slots_that_come_change_and_go() -> None:
     assert again.state.versions["shadow"] == after.state.versions["shadow"]
 
 
-def test_another_feature_spec_starts_all_anew(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither learners nor waiting outcomes of other columns are taken over; numbers and position are."""
-    before, after = checkpoint([CHAMPION]), checkpoint([CHAMPION], "f" * 16)
-    learn(before.state, MESSAGES[:4])
-    before.next_offset = 4
-    with caplog.at_level(logging.WARNING):
-        after.load(0, before.dump(0))
-    assert "feature spec" in caplog.text
-    assert after.state.learners["champion"].n_learned == 0
-    assert before.state.waiting
-    assert after.state.waiting == []
-    assert (after.state.versions, after.next_offset) == (before.state.versions, 4)
-
-
-def test_learners_of_other_libraries_are_never_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learners_of_other_libraries_are_never_unpickled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A checkpoint of another River keeps its numbers; its learners are not even looked at."""
     before, after = checkpoint([CHAMPION]), checkpoint([CHAMPION])
     learn(before.state, MESSAGES)
-    data = msgspec.msgpack.decode(before.dump(0))
-    data["learners"] = {"champion": b"no pickle"}
-    data["libraries"]["river"] = "0.0.0"
-    after.load(0, msgspec.msgpack.encode(data))
+    data = before.dump(0)
+    monkeypatch.setattr("river.__version__", "0.0.0")
+    monkeypatch.setattr("pickle.loads", lambda _: pytest.fail("unpickled"))
+    with caplog.at_level(logging.WARNING):
+        after.load(0, data)
+    assert "champion starts anew: river is" in caplog.text
     assert after.state.learners["champion"].n_learned == 0
     assert after.state.versions == before.state.versions
     assert after.state.waiting == before.state.waiting
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80\x05.", msgspec.msgpack.encode({"format": "other"})])
+@pytest.mark.parametrize(("written", "read"), [(b"", b"k" * 32), (b"k" * 32, b"x"), (b"k" * 32, b"")])
+def test_a_checkpoint_that_is_not_signed_with_the_key_is_refused(
+    written: bytes, read: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsigned, signed with another key, or signed and no key to check it: nothing of it is unpickled."""
+    data = checkpoint([CHAMPION], written).dump(0)
+    checkpoint([CHAMPION], written).load(0, data)
+    monkeypatch.setattr("pickle.loads", lambda _: pytest.fail("unpickled"))
+    with pytest.raises(StateMismatch, match="to the key that it was written with"):
+        checkpoint([CHAMPION], read).load(0, data)
+
+
+def test_the_key_comes_from_a_file_of_its_own(tmp_path: Path) -> None:
+    """As it stands there; a file that is missing or too short is refused by the name of the setting."""
+    file = tmp_path / "key"
+
+    def key() -> bytes:
+        return checkpoint_key(Models(checkpoint_key_file=str(file)))
+
+    with pytest.raises(SettingsError, match="checkpoint_key_file: cannot read"):
+        key()
+    file.write_bytes(b"k" * 31)
+    with pytest.raises(SettingsError, match="31 bytes"):
+        key()
+    file.write_bytes(b"k" * 31 + b"\n")
+    assert key() == b"k" * 31 + b"\n"
+    assert checkpoint_key(Models()) == b""
+    with pytest.raises(SettingsError, match="checkpoint_key_file"):
+        build(load(overrides={"models.checkpoint_key_file": str(tmp_path / "none")}, environ={}), ["learn"])
+
+
+@pytest.mark.parametrize("data", [b"unsigned\n", b"unsigned\n\x80\x05.", OTHER])
 def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
     """Anything but a checkpoint of this format raises instead of being loaded."""
     with pytest.raises(ValueError, match="checkpoint"):
@@ -276,6 +302,7 @@ def test_a_stage_that_died_before_its_checkpoint_publishes_the_same_versions_aga
 
     async def scenario() -> None:
         async with connected(broker) as context:
+            await publish(broker, context.name("outcomes"), {0: [rows.encode() for rows in MESSAGES]})
             learning, log = await opened(context, []), Outcomes()
             saved = log.batches(MESSAGES[:3])
             await learning.handle(saved)
@@ -342,5 +369,23 @@ def test_refused_outcomes_are_counted_in_the_metrics(broker: str) -> None:
             await learning.handle(log.batches(messages))
             assert context.metrics.outcomes_refused.value("champion") == 2
             assert context.metrics.model_learned.value("champion") == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("meta", [{"spec": "f" * 16}, {"spec": None}])
+def test_outcomes_of_another_spec_are_refused(broker: str, meta: dict[str, object]) -> None:
+    """They are neither learned nor passed over: the batch stays unfinished."""
+
+    async def scenario() -> None:
+        async with connected(broker) as context:
+            learning, log = await opened(context, []), Outcomes()
+            rows = outcomes(0, HOUR, [1])
+            rows.meta |= meta
+            with pytest.raises(StateMismatch, match="same features"):
+                await learning.handle(log.batches([rows]))
+            assert log.book.finished is None
+            assert learning.work.checkpoint.state.waiting == []
 
     asyncio.run(scenario())

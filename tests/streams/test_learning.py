@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -119,3 +120,32 @@ def test_versions_do_not_depend_on_how_the_clock_moves(known_at: list[int], cloc
         previous = clock
     assert step_by_step == at_once
     assert parts.learned == whole.learned
+
+
+@pytest.mark.parametrize(
+    ("least", "frauds", "first"), [(0, 0, 10), (6, 0, 30), (0, 3, 50), (6, 3, 50), (99, 0, None)]
+)
+def test_no_version_before_enough_has_been_learned(least: int, frauds: int, first: int | None) -> None:
+    """The first version bears the first step with both minima reached, and holds all that was learned."""
+    core = LearnCore(LearnRules(EVERY, "0" * 16, min_outcomes=least, min_frauds=frauds))
+    known_at = [1, 2, 3, 12, 13, 25, 41, 42]
+    rows = outcomes(known_at)
+    rows.arrays["fraud"] = np.isin(known_at, [2, 12, 41])
+    state = LearnState({"m": Watched()})
+    core.take(state, rows)
+    found = [each for snapshots in core.advance(state, 60) for each in snapshots]
+    assert (found[0].created_at_event_time if found else None) == first
+    assert [each.version for each in found] == list(range(1, len(found) + 1))
+    if first is not None:
+        assert found[0].n_learned == sum(at < first for at in known_at)
+
+
+def test_a_sampled_outcome_counts_for_those_it_stands_for() -> None:
+    """One genuine outcome in ten learned is ten seen, so that sampling keeps no model back."""
+    sampled, whole = LogisticLearner(("a",), 10), LogisticLearner(("a",))
+    rules = LearnRules(EVERY, "0" * 16, min_outcomes=31, min_frauds=1)
+    for learner in (sampled, whole):
+        for fraud in (True, False, False, False):
+            learner.learn(np.zeros(1), fraud)
+    assert rules.suffices(sampled)
+    assert not rules.suffices(whole)

@@ -146,6 +146,7 @@ def test_digest_covers_what_decides() -> None:
     assert len(plain) == 16
     assert plain == digest(worker__metrics_port=1, broker__bootstrap="kafka:1", topics__scores="x")
     assert plain == digest(time__allowed_lateness="60m")
+    assert plain == digest(models__checkpoint_key_file="key")
     different = {
         digest(time__allowed_lateness="2h"),
         digest(policy__threshold=0.4),

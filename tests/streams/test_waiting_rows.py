@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from streams.errors import StateMismatch
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.columns import Columns
 from streams.stages.waiting_rows import WaitingRows
@@ -108,3 +110,14 @@ def test_rows_scored_before_a_restart_are_dropped() -> None:
     assert waiting.rows == 1
     assert waiting.done(1) == []
     assert waiting.oldest() == 1
+
+
+def test_rows_of_another_spec_are_refused() -> None:
+    """They would be scored on columns that mean something else; those of the own spec wait as ever."""
+    waiting: WaitingRows[int] = WaitingRows({}, "0" * 16)
+    own, other = part(0, [1], [5], [1]), part(0, [2], [6], [1])
+    own.meta["spec"], other.meta["spec"] = "0" * 16, "f" * 16
+    waiting.put([own], 1)
+    with pytest.raises(StateMismatch, match=r"f{16}.*same features"):
+        waiting.put([other], 2)
+    assert waiting.rows == 1
