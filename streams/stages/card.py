@@ -136,7 +136,11 @@ class CardWork:
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "card")
 
     def _hop_meta(self) -> dict[str, object]:
-        return {"card_partition": self._partition, "watermark": self.state.admission.watermark}
+        return {
+            "card_partition": self._partition,
+            "spec": self._context.spec.digest,
+            "watermark": self.state.admission.watermark,
+        }
 
     def _hop_records(self, rows: Columns) -> list[Output]:
         """A message for every partition of the hop that has rows, or has not heard the watermark lately."""

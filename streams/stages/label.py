@@ -203,8 +203,7 @@ class LabelWork:
         return [outcome for part in rows for outcome in self._join.scored(self.state, step, part)]
 
     def _require_own(self, rows: Columns) -> None:
-        if "spec" in rows.meta:
-            require_spec(rows, self._context.spec.digest)
+        require_spec(rows, self._context.spec.digest)
 
     def _refuse(self, batch: RecordBatch, rejected: Sequence[Rejected]) -> list[Output]:
         """Dead letters of a batch."""

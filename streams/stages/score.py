@@ -310,6 +310,7 @@ class ScoreWork:
     def _scored_meta(self) -> dict[str, object]:
         return {
             "score_partition": self._partition,
+            "spec": self._context.spec.digest,
             "watermark": self._scored_until,
             "seen": max(self._scored_until, self.waiting.newest),
             "models": [list(model) for model in self._deployment.models()],

@@ -47,7 +47,7 @@ class WaitingRows(Generic[Token]):
         """
         highest = NEVER
         for part in parts:
-            if self._spec_digest and "spec" in part.meta:
+            if self._spec_digest:
                 require_spec(part, self._spec_digest)
             card_partition = part.meta_int("card_partition")
             if not len(part):
