@@ -47,9 +47,6 @@ logger = logging.getLogger(__name__)
 CHUNK_ROWS = 4096
 #: Messages of the hop and of known frauds taken at once.
 MOST_MESSAGES = 1024
-#: After a restart, so many rows are scored with the versions in use before: those that may have been scored
-#: and not saved.
-_PINNED_ROWS = 2 * CHUNK_ROWS
 #: Between two marks of a partition without rows.
 _MARK_SECONDS = 0.25
 _SCORED = (
@@ -88,7 +85,10 @@ class ScoreWork:
         self._known_frauds = context.name("known-frauds")
         self._config = settings.digest
         self._heartbeat = Heartbeat(context.partitions)
-        self._pinned = 0
+        #: After a restart, while rows may come that have been scored and not saved; and the offset after the
+        #: last of those, once one has come.
+        self._pinned = False
+        self._pinned_until: int | None = None
         self._saved_at = self._marked_at = context.clock()
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
@@ -115,11 +115,12 @@ class ScoreWork:
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
         self.waiting = WaitingRows(self.state.applied, self._context.spec.digest)
-        for name, version in self.state.models.items():
-            snapshot = self._feed.version(name, version)
+        used = [self._feed.version(name, version) for name, version in self.state.models.items()]
+        for snapshot in used:
             if snapshot is not None:
                 self._deployment.swap(snapshot)
-        self._pinned = _PINNED_ROWS if restored.deltas else 0
+        # Versions that are gone cannot score again what they have scored.
+        self._pinned = bool(restored.deltas or restored.buckets) and None not in used
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Known frauds first, then the rows that every input has reached."""
@@ -133,6 +134,8 @@ class ScoreWork:
                     # More rows may come with the same watermark.
                     self._gate.advance(source, part.meta_int("watermark") - 1)
                 self.waiting.put(parts, batch)
+                if self._pinned_until is None:
+                    self._pinned_until = max(batch.highwater or 0, batch.next_offset)
         yield from self._release()
 
     def tick(self) -> Iterator[Step]:
@@ -169,8 +172,7 @@ class ScoreWork:
     def _release(self) -> Iterator[Step]:
         """Score what every input has reached."""
         if not self.waiting.rows:
-            for batch in self.waiting.done(FOREVER):
-                batch.finish()
+            self._finish(self.waiting.done(FOREVER))
             yield from self._pass_time()
             return
         if self.state.began == NEVER:
@@ -180,19 +182,24 @@ class ScoreWork:
             self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
         given_up = set(self._gate.given_up)
         frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms(), self.waiting.youngest)
-        for name in self._gate.given_up - given_up:
+        for name in self._gate.given_up - given_up if self._patience else ():
             logger.warning("partition %d no longer waits for %s: labels may come late", self._partition, name)
         if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
         for rows in self.waiting.take(frontier, CHUNK_ROWS):
             yield from self._score(rows, frontier)
-        for batch in self.waiting.done(frontier):
-            batch.finish()
+        self._finish(self.waiting.done(frontier))
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
             self._scored_until = frontier
             yield self._mark(range(self._context.partitions))
+
+    def _finish(self, batches: list[RecordBatch]) -> None:
+        for batch in batches:
+            batch.finish()
+            if self._pinned_until is not None and batch.next_offset >= self._pinned_until:
+                self._pinned = False
 
     def _pass_time(self) -> Iterator[Step]:
         """Without rows of its own a partition goes on with the cards: learners wait for the slowest one."""
@@ -222,7 +229,6 @@ class ScoreWork:
         step = ScoreStep(applied=applied, began=self.state.began)
         yield from self._save(rows, None, step, outputs)
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
-        self._pinned = max(0, self._pinned - len(rows))
         self._scored += len(rows)
         self._count(scored)
 
