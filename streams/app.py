@@ -14,7 +14,7 @@ Every stage is a consumer group of its own, so that stages can be spread over wo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -42,13 +42,19 @@ STAGES = ("card", "score", "label", "learn", "observe")
 
 @dataclass(slots=True)
 class Flow:
-    """The apps of a worker and what they share."""
+    """What a worker runs: what its stages share, and by stage the app, what it was given and what it does."""
 
-    context: StageContext
+    spec: FeatureSpec
+    metrics: Metrics
     feed: ModelFeed
+    contexts: dict[str, StageContext] = field(default_factory=dict)
     apps: dict[str, faust.App] = field(default_factory=dict)
-    outputs: list[Outputs] = field(default_factory=list)
     parts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> list[Outputs]:
+        """The producers, not started."""
+        return [context.outputs for context in self.contexts.values()]
 
 
 def feature_spec(settings: Settings) -> FeatureSpec:
@@ -86,20 +92,14 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         )
     spec = feature_spec(settings)
     build_learners(settings.models, spec)  # unknown kinds and options are refused before anything starts
-    context = StageContext(
-        settings=settings,
-        spec=spec,
-        catalogue=catalogue_of(settings, spec),
-        outputs=_outputs(settings),
-        metrics=Metrics(),
-    )
+    metrics, catalogue = Metrics(), catalogue_of(settings, spec)
     feed = ModelFeed(
-        context.name("models"),
+        catalogue.name("models"),
         settings.broker,
         spec.digest,
-        on_refused=partial(context.metrics.model_refused.add, 1),
+        on_refused=partial(metrics.model_refused.add, 1),
     )
-    flow = Flow(context, feed)
+    flow = Flow(spec, metrics, feed)
     for stage in STAGES:
         if stage in stages:
             app = flow.apps[stage] = create_app(
@@ -110,18 +110,14 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
                 credentials=credentials(settings.broker),
             )
             # A producer for each stage: the outputs of one must not queue behind the state of another.
-            outputs = _outputs(settings)
-            flow.outputs.append(outputs)
-            flow.parts[stage] = _attach(stage, app, replace(context, outputs=outputs), feed)
+            outputs = Outputs(
+                settings.broker.bootstrap,
+                security=security_options(settings.broker),
+                max_record_bytes=LARGEST_RECORD,
+            )
+            context = flow.contexts[stage] = StageContext(settings, spec, catalogue, outputs, metrics)
+            flow.parts[stage] = _attach(stage, app, context, feed)
     return flow
-
-
-def _outputs(settings: Settings) -> Outputs:
-    return Outputs(
-        settings.broker.bootstrap,
-        security=security_options(settings.broker),
-        max_record_bytes=LARGEST_RECORD,
-    )
 
 
 def credentials(broker: Broker) -> Credentials | None:

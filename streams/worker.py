@@ -48,11 +48,11 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
     # Fetching happens in threads: at Python's 5 ms each would wait that long for a computation to let it run.
     sys.setswitchinterval(0.0005)
     flow = build(settings, stages)
-    flow.context.metrics.build_info.set(1, _version())
-    logger.info("kernels ready after %.1f s", warm_up(settings, flow.context.spec))
+    flow.metrics.build_info.set(1, _version())
+    logger.info("kernels ready after %.1f s", warm_up(settings, flow.spec))
     health = Health(flow)
     server = HealthServer(
-        flow.context.metrics.exposition,
+        flow.metrics.exposition,
         live={"progress": health.live},
         ready={"broker": health.broker, "assigned": health.assigned, "model": health.model},
         host=settings.worker.metrics_host,
@@ -152,7 +152,7 @@ class Health:
 
     async def sample(self) -> None:
         """Until cancelled."""
-        metrics = self._flow.context.metrics
+        metrics = self._flow.metrics
         loop = asyncio.get_running_loop()
         while True:
             lag = count = 0
@@ -195,7 +195,7 @@ class Health:
         return any(transport_of(app).progress() for app in self._flow.apps.values())
 
     def _sample_state(self) -> None:
-        metrics = self._flow.context.metrics
+        metrics = self._flow.metrics
         unaccounted = 0
         for stage, part in self._flow.parts.items():
             if not isinstance(part, StageLoop) or stage == "learn":

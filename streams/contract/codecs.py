@@ -15,15 +15,13 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
-import numpy as np
-import xxhash
 from msgspec import Meta, Struct
-from numpy.typing import NDArray
 
 from streams.contract.cards import is_card_number, is_sensitive
 from streams.contract.currencies import CANONICAL
 from streams.contract.explain import MAX_AMOUNT, MAX_FIELDS, explain, read_document
-from streams.contract.records import Action, Feedback, Label, Rejection, SourceRecord, Transaction
+from streams.contract.records import Action, Feedback, Label, Rejection, Transaction
+from streams.kafka.batches import Record
 from streams.times import MAX_TIME, MIN_TIME, epoch_ms, time_hint
 
 R = TypeVar("R", bound=Struct)
@@ -109,7 +107,7 @@ class Decoder(ABC, Generic[W, R]):
     def _accept(self, wire: W, key: bytes) -> R | Rejection:
         """The record, or what is wrong with its content or key."""
 
-    def decode(self, records: Sequence[SourceRecord]) -> Decoded[R]:
+    def decode(self, records: Sequence[Record]) -> Decoded[R]:
         """Decodes a batch in order."""
         good: list[R] = []
         rows: list[int] = []
@@ -329,9 +327,3 @@ _encoder = msgspec.json.Encoder()
 def encode(record: Struct | dict[str, Any]) -> bytes:
     """JSON of a record, fields in the order of their declaration; finite numbers only."""
     return _encoder.encode(record)
-
-
-def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
-    """64-bit hashes (xxh3) of ids, by which all state is keyed; shape (len(ids),)."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.array([digest(each.encode()) for each in ids], dtype=np.uint64)

@@ -16,8 +16,9 @@ from collections import deque
 import msgspec
 
 from streams.contract.cards import redact
-from streams.contract.records import Rejection, SourceRecord
+from streams.contract.records import Rejection
 from streams.errors import TooManyDeadLetters
+from streams.kafka.batches import Record
 from streams.kafka.outputs import Output
 
 CONNECT = "__connect.errors."
@@ -32,7 +33,7 @@ _HEADER_SHARE = 4
 
 
 def dead_letter(
-    source: SourceRecord,
+    source: Record,
     rejection: Rejection,
     topic: str,
     *,
@@ -83,7 +84,7 @@ def dead_letter(
     return Output(topic, source.partition, key, value, (*headers, *context))
 
 
-def attempt(source: SourceRecord) -> int:
+def attempt(source: Record) -> int:
     """How many times a record has been dead-lettered before; 0 without a readable header."""
     for name, data in source.headers:
         if name == ATTEMPT and data is not None and data.isdigit() and len(data) < 10:
@@ -91,7 +92,7 @@ def attempt(source: SourceRecord) -> int:
     return 0
 
 
-def _card_in(source: SourceRecord) -> tuple[str, ...]:
+def _card_in(source: Record) -> tuple[str, ...]:
     """The card number that stands where the token should, whatever its digits look like."""
     try:
         document = msgspec.json.decode(source.value or b"")

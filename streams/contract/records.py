@@ -6,8 +6,7 @@ order given here. `docs/records.md` describes each field for people outside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from msgspec import Struct
 
@@ -156,22 +155,3 @@ class Rejection(Struct, frozen=True, gc=False):
     code: str
     message: str
     field: str = ""
-
-
-class SourceRecord(Protocol):
-    """What is read of a consumed Kafka record; aiokafka's `ConsumerRecord` is one."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...

@@ -24,7 +24,7 @@ from streams.contract.dead_letters import (
     TRUNCATED,
     attempt,
 )
-from streams.contract.records import SourceRecord
+from streams.kafka.batches import Record
 from streams.kafka.outputs import Output
 
 _CONTEXT = (CONNECT, ERROR_CODE, REDACTED, TRUNCATED, HEADERS_DROPPED, ATTEMPT)
@@ -52,7 +52,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     headers_dropped: bool
 
 
-def describe(record: SourceRecord) -> DeadLetter:
+def describe(record: Record) -> DeadLetter:
     """What the headers of a dead letter say."""
     headers = dict(record.headers)
 
@@ -125,7 +125,7 @@ class Plan:
         self.ends: dict[int, int] = {}
         self.seen = 0
 
-    def add(self, record: SourceRecord) -> None:
+    def add(self, record: Record) -> None:
         """Takes a dead letter into account, whether or not it is wanted."""
         letter = describe(record)
         self.seen += 1
@@ -135,7 +135,7 @@ class Plan:
         if candidate > self._best.get(identity, (-1, -1, -1)):
             self._best[identity] = candidate
 
-    def skipped(self, record: SourceRecord) -> str | None:
+    def skipped(self, record: Record) -> str | None:
         """None to redrive the dead letter, else the reason: `filtered`, `repeated` or an obstacle."""
         letter = describe(record)
         if not self._selection.wants(letter):
@@ -153,7 +153,7 @@ class Redriven(msgspec.Struct):
     skipped: Counter[str] = msgspec.field(default_factory=Counter)
 
 
-def output(record: SourceRecord) -> Output:
+def output(record: Record) -> Output:
     """The original record with its attempt, for where it came from."""
     letter = describe(record)
     headers = [(name, data) for name, data in record.headers if not name.startswith(_CONTEXT)]
@@ -166,7 +166,7 @@ def output(record: SourceRecord) -> Output:
     )
 
 
-def _identity(topic: str, record: SourceRecord) -> bytes:
+def _identity(topic: str, record: Record) -> bytes:
     digest = xxhash.xxh3_128(topic.encode())
     for part in (record.key, record.value):
         digest.update(b"-" if part is None else b"%d:" % len(part))

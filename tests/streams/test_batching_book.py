@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.kafka.batches import PartitionBook, RecordBatch
-
-
-@dataclass(frozen=True)
-class _Record:
-    offset: int
-    topic: str = "t"
-    partition: int = 0
-    timestamp: int = 0
-    key: bytes | None = None
-    value: bytes | None = b""
-    headers: tuple[tuple[str, bytes], ...] = ()
+from tests.streams.sources import Source
 
 
 def _hand_out(book: PartitionBook, first: int, last: int, next_offset: int | None = None) -> RecordBatch:
-    records = [_Record(offset) for offset in range(first, last + 1)]
+    records = [Source(b"", offset=offset) for offset in range(first, last + 1)]
     return book.hand_out(records, last + 1 if next_offset is None else next_offset, 1000)
 
 
@@ -78,7 +67,7 @@ def test_control_markers_are_passed_in_one_commit() -> None:
 def test_offsets_removed_by_compaction_are_passed_in_one_commit() -> None:
     """Records 3, 90 and 91 are all that is left of 0..199: finishing them commits 200."""
     book = PartitionBook("t", 0)
-    book.hand_out([_Record(3), _Record(90), _Record(91)], 200, 200).finish()
+    book.hand_out([Source(b"", offset=3), Source(b"", offset=90), Source(b"", offset=91)], 200, 200).finish()
     assert _to_commit(book) == 200
 
 

@@ -33,7 +33,7 @@ def settings(broker: str = "localhost:9092", changed: Mapping[str, object] | Non
 
 
 def context(made: Settings) -> StageContext:
-    return build(made, ["card"]).context
+    return build(made, ["card"]).contexts["card"]
 
 
 def test_the_identity_follows_spec_partitions_and_source() -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 
 import msgspec
-import numpy as np
 import pytest
-import xxhash
 from aiokafka.structs import ConsumerRecord
 
-from streams.contract.codecs import LabelDecoder, TransactionDecoder, encode, hash_ids
+from streams.contract.codecs import LabelDecoder, TransactionDecoder, encode
 from streams.contract.currencies import CANONICAL, EXPONENTS
 from streams.contract.records import (
     Alert,
@@ -20,10 +18,10 @@ from streams.contract.records import (
     Rejection,
     Score,
     ShadowScore,
-    SourceRecord,
     Transaction,
     alert_of,
 )
+from streams.kafka.batches import Record
 from streams.times import duration_ms, duration_text, rfc3339
 from tests.streams.sources import LABEL, TRANSACTION, Source, changed
 
@@ -49,7 +47,7 @@ SCORE = Score(
 
 def test_batch_keeps_rows_and_counts_unknown_fields() -> None:
     """Every row of a batch is either a record at its row or a rejection at its row."""
-    batch: list[SourceRecord] = [
+    batch: list[Record] = [
         Source(changed(TRANSACTION, transaction_id="a")),
         Source(b"{"),
         Source(changed(TRANSACTION, transaction_id="b", shop=1, till=2)),
@@ -73,7 +71,7 @@ def test_batch_keeps_rows_and_counts_unknown_fields() -> None:
 def test_consumer_records_of_aiokafka_are_decoded() -> None:
     """The decoder reads what aiokafka's consumer delivers."""
     value = changed(LABEL)
-    source: SourceRecord = ConsumerRecord(
+    source: Record = ConsumerRecord(
         topic="t",
         partition=0,
         offset=0,
@@ -201,18 +199,6 @@ def test_transactions_are_encoded_without_what_is_absent() -> None:
     value = encode(transaction)
     assert b"null" not in value
     assert TransactionDecoder(terminal_required=False).decode_one(value, b"card-1") == transaction
-
-
-def test_ids_are_hashed_with_xxh3() -> None:
-    """State keys are xxh3 of the UTF-8 id, as 64-bit unsigned integers."""
-    hashes = hash_ids(["card-1", "", "caf\u00e9"])
-    assert hashes.dtype == np.uint64
-    assert hashes.tolist() == [
-        xxhash.xxh3_64_intdigest(b"card-1"),
-        xxhash.xxh3_64_intdigest(b""),
-        xxhash.xxh3_64_intdigest(b"caf\xc3\xa9"),
-    ]
-    assert hash_ids([]).shape == (0,)
 
 
 def test_currency_table() -> None:

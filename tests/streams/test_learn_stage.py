@@ -7,7 +7,6 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiokafka
@@ -34,6 +33,7 @@ from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_slots import build_learners, checkpoint_key
 from tests.streams.clients import publish, unique
+from tests.streams.sources import Source
 
 HOUR = 3_600_000
 PARTITIONS = 2
@@ -51,7 +51,7 @@ def settings(broker: str = "localhost:9092", prefix: str = "learn") -> Settings:
 
 
 OTHER = seal(msgspec.msgpack.encode({"format": "other"}), b"")
-CONTEXT = build(settings(), ["learn"]).context
+CONTEXT = build(settings(), ["learn"]).contexts["learn"]
 
 
 def outcomes(partition: int, watermark: int, known_at: Sequence[int] = (), *, bad: bool = False) -> Columns:
@@ -215,17 +215,6 @@ def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         checkpoint([CHAMPION]).load(0, data)
 
 
-@dataclass(frozen=True)
-class Message:
-    offset: int
-    value: bytes
-    topic: str = "outcomes"
-    partition: int = 0
-    timestamp: int = 0
-    key: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
 class Outcomes:
     """The partition of outcomes as the transport hands it out, one message a batch."""
 
@@ -234,7 +223,7 @@ class Outcomes:
 
     def batches(self, messages: Sequence[Columns], first: int = 0) -> list[RecordBatch]:
         return [
-            self.book.hand_out([Message(offset, rows.encode())], offset + 1, None)
+            self.book.hand_out([Source(rows.encode(), offset=offset)], offset + 1, None)
             for offset, rows in enumerate(messages, first)
         ]
 
@@ -242,7 +231,7 @@ class Outcomes:
 @asynccontextmanager
 async def connected(broker: str) -> AsyncIterator[StageContext]:
     """A learn stage's context on topics of its own."""
-    context = build(settings(broker, unique("learn")), ["learn"]).context
+    context = build(settings(broker, unique("learn")), ["learn"]).contexts["learn"]
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()
     try:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Change, Changelog
 from streams.kafka.outputs import Output, Outputs
 from streams.stages.loop import StageLoop, Step
-
-
-@dataclass(frozen=True)
-class _Record:
-    offset: int
-    topic: str = "t"
-    partition: int = 0
-    timestamp: int = 0
-    key: bytes | None = None
-    value: bytes | None = b""
-    headers: tuple[tuple[str, bytes], ...] = ()
+from tests.streams.sources import Source
 
 
 class State:
@@ -92,10 +81,8 @@ class Stage:
         self.failed.set()
 
     def put(self, partition: int, offset: int, records: int = 1) -> None:
-        book = self.books[partition]
-        self.loop.put(
-            book.hand_out([_Record(offset + each) for each in range(records)], offset + records, None)
-        )
+        made = [Source(b"", offset=offset + each) for each in range(records)]
+        self.loop.put(self.books[partition].hand_out(made, offset + records, None))
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -86,3 +86,16 @@ def test_hop_partitions_spread_apart_from_state_buckets() -> None:
     partitions = hop_partitions(keys, 4)
     assert np.bincount(partitions, minlength=4).min() > 4_700
     assert len(np.unique(keys[partitions == 2] % np.uint64(32))) == 32
+
+
+def test_ids_are_hashed_with_xxh3() -> None:
+    """State keys are xxh3 of the UTF-8 id, as 64-bit unsigned integers; a missing id is 0."""
+    hashed = hashes(["card-1", "", None, "caf\u00e9"])
+    assert hashed.dtype == np.uint64
+    assert hashed.tolist() == [
+        xxhash.xxh3_64_intdigest(b"card-1"),
+        0,
+        0,
+        xxhash.xxh3_64_intdigest(b"caf\xc3\xa9"),
+    ]
+    assert hashes([]).shape == (0,)
