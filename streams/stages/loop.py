@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from streams.kafka.batches import RecordBatch
-from streams.kafka.changelog import Change, Changelog, PartitionState
+from streams.kafka.changelog import Change, Changelog
 from streams.kafka.outputs import Output, Outputs
+from streams.kafka.state_log import PartitionState
 from streams.stages.failpoints import failpoint
 
 #: How long a rebalance may wait for the steps that are being made durable.
