@@ -12,20 +12,15 @@ that it gives the same scores.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import faust
-import msgspec
 import numpy as np
 
 from models.deployment import Shadow
 from models.policy import ThresholdPolicy
-from models.reasons import explain
-from streams.contract.codecs import encode
-from streams.contract.records import ModelRef, Reason, Score, alert_of
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
@@ -39,7 +34,7 @@ from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import initial_deployment
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
-from streams.stages.score_lines import ScoreFrame, score_lines
+from streams.stages.score_publisher import Publisher
 from streams.stages.waiting_rows import WaitingRows
 
 logger = logging.getLogger(__name__)
@@ -74,6 +69,7 @@ class ScoreWork:
         self._changelog = changelog
         self._feed = feed
         self._policy = ThresholdPolicy(settings.policy.threshold)
+        self._publisher = Publisher(context, self._policy)
         self._core = ScoreCore(self._policy.threshold, context.clock)
         self._deployment = initial_deployment(settings.models, context.spec)
         self._soonest = settings.labels.soonest
@@ -83,7 +79,6 @@ class ScoreWork:
         self._scored = 0
         self._off: set[tuple[str, int]] = set()
         self._known_frauds = context.name("known-frauds")
-        self._config = settings.digest
         self._heartbeat = Heartbeat(context.partitions)
         #: After a restart, while rows may come that have been scored and not saved; and the offset after the
         #: last of those, once one has come.
@@ -220,7 +215,7 @@ class ScoreWork:
         scored = self._core.process(self.state, self._deployment, rows)
         watermark = min(frontier, int(rows.ints("watermark")[-1]))
         self._scored_until = max(self._scored_until, watermark)
-        outputs = list(self._published(scored))
+        outputs = list(self._publisher.outputs(scored, self._deployment, self._core))
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
         sources = rows.ints("card_partition")
         applied = {
@@ -262,56 +257,6 @@ class ScoreWork:
         for batch in saved:
             batch.finish()
         self._saved_at = self._context.clock()
-
-    def _published(self, rows: Columns) -> Iterator[Output]:
-        """The score of every row, and its alert; on the partition the transaction came from."""
-        topic, alerts = self._context.name("scores"), self._context.name("alerts")
-        _, *shadows = self._deployment.models()
-        frame = ScoreFrame(
-            scored_at=self._context.now_ms(),
-            threshold=self._policy.threshold,
-            model=ModelRef(*self._core.model),
-            shadows=tuple((name, version) for _, name, version in shadows),
-            spec=self._context.spec.digest,
-            config=self._config,
-        )
-        lines = score_lines(
-            frame,
-            transaction_id=rows.strings["transaction_id"],
-            card_id=rows.strings["card_id"],
-            terminal_id=rows.strings["terminal_id"],
-            currency=rows.strings["currency"],
-            event_time=rows.ints("event_time"),
-            amount_minor=rows.ints("amount_minor"),
-            score=rows.floats("champion"),
-            shadows=rows.floats("shadows"),
-            alert=rows.bools("alert"),
-            features=rows.floats("features"),
-        )
-        keys = [card.encode() for card in rows.strings["card_id"]]
-        partitions = rows.ints("card_partition").tolist()
-        yield from map(Output, itertools.repeat(topic), partitions, keys, lines)
-        for row, reasons in zip(
-            np.flatnonzero(rows.bools("alert")).tolist(), self._reasons(rows), strict=True
-        ):
-            score = msgspec.json.decode(lines[row], type=Score)
-            alert = alert_of(score, self._policy.alert_id(score.transaction_id), reasons)
-            yield Output(alerts, partitions[row], keys[row], encode(alert))
-
-    def _reasons(self, rows: Columns) -> Iterator[list[Reason]]:
-        """The reasons of the alerts, in their order."""
-        alerts = np.flatnonzero(rows.bools("alert"))
-        top = self._context.settings.policy.reasons
-        if not len(alerts) or not top:
-            return iter([[] for _ in alerts])
-        champion = self._deployment.stand_in if self._core.stood_in else self._deployment.champion
-        features = rows.floats("features")[alerts]
-        try:
-            explained = explain(champion.scorer, features, champion.reference, self._context.spec.names, top)
-        except Exception:  # an alert without reasons is better than none
-            logger.exception("no reasons from %s v%d", champion.name, champion.version)
-            return iter([[] for _ in alerts])
-        return iter([[Reason(r.feature, r.value, r.contribution) for r in reasons] for reasons in explained])
 
     def _scored_meta(self) -> dict[str, object]:
         return {

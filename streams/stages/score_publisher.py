@@ -1,0 +1,83 @@
+"""What the score stage publishes: a score for every row, an alert with reasons for the suspicious ones."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from models.deployment import Deployment
+from models.policy import ThresholdPolicy
+from models.reasons import explain
+from models.snapshot import Snapshot
+from streams.contract.codecs import encode
+from streams.contract.records import ModelRef, Reason, Score, alert_of
+from streams.kafka.outputs import Output
+from streams.stages.columns import Columns
+from streams.stages.context import StageContext
+from streams.stages.score_core import Float, ScoreCore
+from streams.stages.score_lines import ScoreFrame, score_lines
+
+logger = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Records of scored rows, keyed by card, on the partition the transaction came from."""
+
+    def __init__(self, context: StageContext, policy: ThresholdPolicy) -> None:
+        self._context = context
+        self._policy = policy
+        self._config = context.settings.digest
+        self._top = context.settings.policy.reasons
+
+    def outputs(self, rows: Columns, deployment: Deployment, core: ScoreCore) -> Iterator[Output]:
+        """The score of every row, then the alerts; `core` has just scored the rows with `deployment`."""
+        topic, alerts = self._context.name("scores"), self._context.name("alerts")
+        _, *shadows = deployment.models()
+        frame = ScoreFrame(
+            scored_at=self._context.now_ms(),
+            threshold=self._policy.threshold,
+            model=ModelRef(*core.model),
+            shadows=tuple((name, version) for _, name, version in shadows),
+            spec=self._context.spec.digest,
+            config=self._config,
+        )
+        lines = score_lines(
+            frame,
+            transaction_id=rows.strings["transaction_id"],
+            card_id=rows.strings["card_id"],
+            terminal_id=rows.strings["terminal_id"],
+            currency=rows.strings["currency"],
+            event_time=rows.ints("event_time"),
+            amount_minor=rows.ints("amount_minor"),
+            score=rows.floats("champion"),
+            shadows=rows.floats("shadows"),
+            alert=rows.bools("alert"),
+            features=rows.floats("features"),
+        )
+        keys = [card.encode() for card in rows.strings["card_id"]]
+        partitions = rows.ints("card_partition").tolist()
+        yield from map(Output, itertools.repeat(topic), partitions, keys, lines)
+        alerted = np.flatnonzero(rows.bools("alert"))
+        champion = deployment.stand_in if core.stood_in else deployment.champion
+        reasons = self._reasons(champion, rows.floats("features")[alerted])
+        for row, each in zip(alerted.tolist(), reasons, strict=True):
+            score = msgspec.json.decode(lines[row], type=Score)
+            alert = alert_of(score, self._policy.alert_id(score.transaction_id), each)
+            yield Output(alerts, partitions[row], keys[row], encode(alert))
+
+    def _reasons(self, champion: Snapshot, features: Float) -> list[list[Reason]]:
+        """The reasons of each row of `features`, (rows, features)."""
+        if not len(features) or not self._top:
+            return [[] for _ in features]
+        try:
+            explained = explain(
+                champion.scorer, features, champion.reference, self._context.spec.names, self._top
+            )
+        except Exception:  # an alert without reasons is better than none
+            logger.exception("no reasons from %s v%d", champion.name, champion.version)
+            return [[] for _ in features]
+        return [[Reason(r.feature, r.value, r.contribution) for r in reasons] for reasons in explained]
