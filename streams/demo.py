@@ -17,7 +17,6 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,11 @@ import numpy as np
 import orjson
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
-from monitoring.quality import average_precision
 from streams.app import catalogue_of, feature_spec
 from streams.commands.admin import create_topics
 from streams.contract.codecs import encode
+from streams.demo_tally import Tally, count_score, summary, view
 from streams.errors import FraudstreamError
 from streams.history.analysts import Analysts
 from streams.history.replay import Pace, ReplayTopics, replay
@@ -51,24 +49,6 @@ _EVERY_NTH_TIMED = 10
 
 class DemoFailed(FraudstreamError):
     """Look at the workers' output above: the demo could not be finished."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What has come out so far, counted by a client of its own."""
-
-    published: int = 0
-    scored: set[str] = field(default_factory=set)
-    dead_lettered: int = 0
-    alerts: int = 0
-    repeated: int = 0
-    identifiers: list[str] = field(default_factory=list)
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    versions: dict[str, tuple[str, int]] = field(default_factory=dict)
-    learned: Counter[str] = field(default_factory=Counter)
-    sent_at: dict[str, float] = field(default_factory=dict)
-    latency: list[float] = field(default_factory=list)
-    event_time: int = 0
 
 
 class _TimedOutputs(Outputs):
@@ -131,7 +111,7 @@ async def run(
             )
             duration = time.monotonic() - streaming
             counted = await asyncio.to_thread(_counters, metrics_urls)
-    return _summary(tally, frauds, counted, duration, time.monotonic() - began)
+    return summary(tally, frauds, counted, duration, time.monotonic() - began)
 
 
 def _remembering(batches: Iterable[TransactionColumns], frauds: set[str]) -> Iterator[TransactionColumns]:
@@ -242,7 +222,7 @@ async def _stream(
     console = Console(stderr=True)
     async with _TimedOutputs(settings, transactions, tally) as outputs:
         await reader.start()
-        live = Live(_view(tally, total), console=console, transient=True) if console.is_terminal else None
+        live = Live(view(tally, total), console=console, transient=True) if console.is_terminal else None
         reading = asyncio.create_task(
             _read(reader, outputs, catalogue, tally, analysts, settings.topics.partitions)
         )
@@ -279,7 +259,7 @@ async def _until_done(
         if reading.done():
             reading.result()
         if live is not None:
-            live.update(_view(tally, total))
+            live.update(view(tally, total))
         out = len(tally.scored) + tally.dead_lettered
         if out != seen:
             moved_at, seen = time.monotonic(), out
@@ -312,7 +292,7 @@ async def _read(
             if tp.topic == scores:
                 now = time.time()
                 for record in records:
-                    _count_score(tally, orjson.loads(record.value), now)
+                    count_score(tally, orjson.loads(record.value), now)
             elif tp.topic == alerts:
                 for record in records:
                     alert = orjson.loads(record.value)
@@ -333,27 +313,6 @@ async def _read(
             await outputs.send(answers)
 
 
-def _count_score(tally: Tally, score: dict[str, Any], now: float) -> None:
-    identifier = score["transaction_id"]
-    if identifier in tally.scored:
-        tally.repeated += 1
-        return
-    tally.scored.add(identifier)
-    tally.identifiers.append(identifier)
-    tally.event_time = max(tally.event_time, score["event_time"])
-    by_name = {score["model"]["name"]: score["score"]} | {
-        each["name"]: each["score"] for each in score["shadows"]
-    }
-    tally.versions[score["model"]["name"]] = ("champion", score["model"]["version"])
-    for each in score["shadows"]:
-        tally.versions[each["name"]] = ("shadow", each["version"])
-    for name in tally.versions:
-        tally.scores.setdefault(name, []).append(by_name.get(name, float("nan")))
-    sent = tally.sent_at.pop(identifier, None)
-    if sent is not None:
-        tally.latency.append((now - sent) * 1000)
-
-
 def _with_trouble(batches: Iterable[TransactionColumns]) -> Iterator[TransactionColumns]:
     """Every 500th transaction comes twice, every 1000th has a card number for a card."""
     for batch in batches:
@@ -365,81 +324,8 @@ def _with_trouble(batches: Iterable[TransactionColumns]) -> Iterator[Transaction
         yield repeated
 
 
-def _view(tally: Tally, total: int | None) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_row("published", f"{tally.published:,}" + (f" of about {total:,}" if total else ""))
-    table.add_row("scored", f"{len(tally.scored):,}")
-    table.add_row("alerts", f"{tally.alerts:,}")
-    table.add_row("dead letters", f"{tally.dead_lettered:,}")
-    if tally.latency:
-        recent = np.percentile(tally.latency[-500:], [50, 99])
-        table.add_row("latency p50 / p99", f"{recent[0]:.0f} / {recent[1]:.0f} ms")
-    for name, (role, version) in tally.versions.items():
-        table.add_row(role, f"{name} v{version}, {tally.learned[name]:,} outcomes learned")
-    return table
-
-
-def _summary(
-    tally: Tally, frauds: set[str], counted: Counter[str], duration: float, everything: float
-) -> dict[str, Any]:
-    truth = np.fromiter((each in frauds for each in tally.identifiers), np.bool_, len(tally.identifiers))
-    half = len(truth) // 2
-    latency = np.percentile(tally.latency, [50, 99, 99.9]) if tally.latency else [float("nan")] * 3
-    models = []
-    for name, (role, version) in tally.versions.items():
-        scores = np.array(tally.scores[name])[-len(truth) + half :]
-        precision = average_precision(truth[-len(scores) :], np.nan_to_num(scores))
-        models.append(
-            {
-                "role": role,
-                "name": name,
-                "version": version,
-                "learned": tally.learned[name],
-                "average_precision": None if np.isnan(precision) else round(float(precision), 4),
-            }
-        )
-    return {
-        "transactions": tally.published,
-        "scored": len(tally.scored),
-        "duplicates": counted["duplicate"],
-        "late": counted["late"],
-        "alerts": tally.alerts,
-        "dead_lettered": tally.dead_lettered,
-        "unaccounted": tally.published - len(tally.scored) - counted["duplicate"] - tally.dead_lettered,
-        "repeated_scores": tally.repeated,
-        "throughput_tps": round(tally.published / duration, 1),
-        "latency_ms": {
-            name: round(float(value), 1) for name, value in zip(("p50", "p99", "p999"), latency, strict=True)
-        },
-        "models": sorted(models, key=lambda model: (model["role"], model["name"])),
-        "duration_s": round(everything, 1),
-    }
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def show(summary: dict[str, Any]) -> None:
-    """The summary for people."""
-    console = Console()
-    table = Table(show_header=False, box=None)
-    for name in ("transactions", "scored", "duplicates", "late", "alerts", "dead_lettered", "unaccounted"):
-        table.add_row(name.replace("_", " "), f"{summary[name]:,}")
-    table.add_row("throughput", f"{summary['throughput_tps']:,.0f} transactions/s")
-    table.add_row(
-        "latency p50 / p99 / p99.9", " / ".join(f"{v:.0f}" for v in summary["latency_ms"].values()) + " ms"
-    )
-    table.add_row("duration", f"{summary['duration_s']} s")
-    console.print(table)
-    models = Table("role", "model", "version", "outcomes learned", "average precision (second half)")
-    for model in summary["models"]:
-        precision = model["average_precision"]
-        models.add_row(
-            model["role"], model["name"], str(model["version"]), f"{model['learned']:,}",
-            "–" if precision is None else f"{precision:.3f}",
-        )  # fmt: skip
-    console.print(models)

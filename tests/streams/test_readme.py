@@ -15,7 +15,7 @@ import pytest
 
 from streams.contract.codecs import LabelDecoder, TransactionDecoder
 from streams.contract.records import Label, Transaction
-from streams.demo import Tally, _summary
+from streams.demo_tally import Tally, summary
 from tests.streams.clients import new_topic, publish, read
 from tests.streams.sources import Source
 
@@ -72,5 +72,5 @@ def test_the_python_example_publishes_and_consumes(broker: str) -> None:
 def test_the_fields_of_the_demo_s_summary_are_explained() -> None:
     """Every field that `demo --json` prints is named in the paragraph about it."""
     (paragraph,) = re.findall(r"^`--json` prints the summary.*?\n\n", README, re.MULTILINE | re.DOTALL)
-    fields = _summary(Tally(), set(), Counter(), 1.0, 1.0)
+    fields = summary(Tally(), set(), Counter(), 1.0, 1.0)
     assert [name for name in fields if f"`{name}`" not in paragraph] == []
