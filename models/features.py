@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.arrays import Floats, Ints
-from models.spec import CALENDAR_COLUMNS, DAY, HOUR, FeatureSpec
+from models.spec import CALENDAR_COLUMNS, FeatureSpec
+from models.spec_reading import DAY, HOUR
 
 _NIGHT_ENDS = 6  # the Handbook's night: hours 0 to 6 UTC
 

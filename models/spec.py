@@ -10,15 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
-SECOND = 1_000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
+from models.spec_reading import (
+    DAY,
+    SpecError,
+    Table,
+    boolean,
+    choice,
+    format_duration,
+    integer,
+    list_of,
+    parse_duration,
+    require_unique,
+    text,
+)
 
 KEY_FIELDS = ("card_id", "terminal_id", "merchant_id", "mcc", "country", "channel", "device_id", "ip")
 """Transaction fields an entity may be keyed by."""
@@ -47,38 +55,8 @@ MAX_WINDOW_MS = 400 * DAY
 MAX_EVENTS_PER_KEY = 1 << 20
 MAX_FEATURES = 4096
 
-_UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
-_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d|w)")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-
-T = TypeVar("T")
-
-
-class SpecError(ValueError):
-    """A feature spec that cannot be used; the message starts with the path of the offending key."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path = path
-
-
-def parse_duration(text: object, path: str = "duration") -> int:
-    """Milliseconds of a duration such as "90s", "1h", "24h", "7d"; zero is allowed ("0s")."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise SpecError(path, f"{text!r} is not a duration like '1h', '24h' or '7d'")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-def format_duration(ms: int) -> str:
-    """The one spelling of a duration in feature names: days from two days up, else the largest whole unit."""
-    if ms >= 2 * DAY and ms % DAY == 0:
-        return f"{ms // DAY}d"
-    for unit in ("h", "m", "s"):
-        if ms and ms % _UNITS[unit] == 0:
-            return f"{ms // _UNITS[unit]}{unit}"
-    return f"{ms}ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +155,13 @@ class EntitySpec:
     @classmethod
     def from_mapping(cls, mapping: object, path: str) -> EntitySpec:
         """Validate one `[[features.entities]]` table; raises `SpecError` naming the key."""
-        table = _Table(mapping, path)
-        name = table.take("name", _text(_NAME))
-        key = table.take("key", _choice(KEY_FIELDS))
+        table = Table(mapping, path)
+        name = table.take("name", text(_NAME))
+        key = table.take("key", choice(KEY_FIELDS))
         windows = table.take("windows", _durations)
         aggregates = table.take("aggregates", lambda value, at: _aggregates(value, windows, at))
         risk = table.take("risk", _risk, None)
-        cap = table.take("max_events_per_key", _integer(1, MAX_EVENTS_PER_KEY), 4096)
+        cap = table.take("max_events_per_key", integer(1, MAX_EVENTS_PER_KEY), 4096)
         table.finish()
         return cls(name, key, windows, aggregates, risk, cap)
 
@@ -231,19 +209,19 @@ class FeatureSpec:
     @classmethod
     def from_mapping(cls, mapping: object, path: str = "features") -> FeatureSpec:
         """Validate a parsed `[features]` table; raises `SpecError` naming the key, unknown keys included."""
-        table = _Table(mapping, path)
-        entities = table.take("entities", _list(EntitySpec.from_mapping))
-        attributes = table.take("attributes", _list(_text(_ATTRIBUTE)), ())
-        calendar = table.take("calendar", _list(_choice(CALENDAR_COLUMNS)), CALENDAR_COLUMNS)
+        table = Table(mapping, path)
+        entities = table.take("entities", list_of(EntitySpec.from_mapping))
+        attributes = table.take("attributes", list_of(text(_ATTRIBUTE)), ())
+        calendar = table.take("calendar", list_of(choice(CALENDAR_COLUMNS)), CALENDAR_COLUMNS)
         table.finish()
         if not entities:
             raise SpecError(f"{path}.entities", "at least one entity is needed")
-        _unique([entity.name for entity in entities], f"{path}.entities", "name")
-        _unique([entity.key for entity in entities], f"{path}.entities", "key")
-        _unique(attributes, f"{path}.attributes", "attribute")
-        _unique(calendar, f"{path}.calendar", "column")
+        require_unique([entity.name for entity in entities], f"{path}.entities", "name")
+        require_unique([entity.key for entity in entities], f"{path}.entities", "key")
+        require_unique(attributes, f"{path}.attributes", "attribute")
+        require_unique(calendar, f"{path}.calendar", "column")
         spec = cls(entities, attributes, calendar)
-        _unique(spec.names, path, "feature name")
+        require_unique(spec.names, path, "feature name")
         if len(spec.names) > MAX_FEATURES:
             raise SpecError(path, f"{len(spec.names)} features, at most {MAX_FEATURES} are allowed")
         return spec
@@ -288,79 +266,6 @@ _DEFAULT: dict[str, object] = {
     ],
 }
 
-Parser = Callable[[object, str], T]
-_MISSING = object()
-
-
-class _Table:
-    """A mapping being read key by key; `finish` refuses what nobody asked for."""
-
-    def __init__(self, mapping: object, path: str) -> None:
-        if not isinstance(mapping, Mapping):
-            raise SpecError(path, "a table is expected")
-        self._rest: dict[object, object] = dict(mapping)
-        self._path = path
-
-    def take(self, key: str, parse: Parser[T], default: T | object = _MISSING) -> T:
-        path = f"{self._path}.{key}"
-        if key in self._rest:
-            return parse(self._rest.pop(key), path)
-        if default is _MISSING:
-            raise SpecError(path, "is missing")
-        return default  # type: ignore[return-value]  # a default is given as a T
-
-    def finish(self) -> None:
-        for key in self._rest:
-            raise SpecError(f"{self._path}.{key}", "unknown key")
-
-
-def _text(pattern: re.Pattern[str]) -> Parser[str]:
-    def parse(value: object, path: str) -> str:
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise SpecError(path, f"{value!r} does not match {pattern.pattern}")
-        return value
-
-    return parse
-
-
-def _choice(allowed: Sequence[str]) -> Parser[str]:
-    def parse(value: object, path: str) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise SpecError(path, f"{value!r} is not one of {', '.join(allowed)}")
-        return value
-
-    return parse
-
-
-def _integer(low: int, high: int) -> Parser[int]:
-    def parse(value: object, path: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise SpecError(path, f"{value!r} is not an integer from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _list(parse_item: Parser[T]) -> Parser[tuple[T, ...]]:
-    def parse(value: object, path: str) -> tuple[T, ...]:
-        if not isinstance(value, list | tuple):
-            raise SpecError(path, "a list is expected")
-        return tuple(parse_item(item, f"{path}[{i}]") for i, item in enumerate(value))
-
-    return parse
-
-
-def _bool(value: object, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise SpecError(path, f"{value!r} is not true or false")
-    return value
-
-
-def _unique(values: Sequence[str], path: str, what: str) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise SpecError(path, f"{what} {value!r} is there more than once")
-
 
 def _window(value: object, path: str) -> int:
     ms = parse_duration(value, path)
@@ -370,7 +275,7 @@ def _window(value: object, path: str) -> int:
 
 
 def _durations(value: object, path: str) -> tuple[int, ...]:
-    windows = _list(_window)(value, path)
+    windows = list_of(_window)(value, path)
     if not windows:
         raise SpecError(path, "at least one window is needed")
     for i in range(1, len(windows)):
@@ -392,7 +297,7 @@ def _aggregates(value: object, windows: tuple[int, ...], path: str) -> tuple[Agg
     known = (*WINDOWED, *UNWINDOWED, *(f"distinct_{plural}" for plural in DISTINCT_FIELDS))
     parsed = []
     for kind, at, only in chosen:
-        _choice(known)(kind, at)
+        choice(known)(kind, at)
         if kind in UNWINDOWED:
             if only:
                 raise SpecError(at, "has no windows")
@@ -403,19 +308,19 @@ def _aggregates(value: object, windows: tuple[int, ...], path: str) -> tuple[Agg
             if window not in windows:
                 raise SpecError(f"{at}[{i}]", f"{format_duration(window)!r} is not a window of the entity")
         parsed.append(Aggregate(kind, picked))
-    _unique([aggregate.kind for aggregate in parsed], path, "aggregate")
+    require_unique([aggregate.kind for aggregate in parsed], path, "aggregate")
     return tuple(parsed)
 
 
 def _risk(value: object, path: str) -> RiskSpec:
-    table = _Table(value, path)
+    table = Table(value, path)
     delay = table.take("delay", parse_duration)
     if delay > MAX_WINDOW_MS:
         raise SpecError(f"{path}.delay", f"is longer than {format_duration(MAX_WINDOW_MS)}")
     windows = table.take("windows", _durations)
     known = table.take("known_windows", lambda value, at: _durations(value, at) if value else (), ())
-    counts = table.take("counts", _bool, True)
-    since = table.take("since_fraud", _bool, bool(known))
+    counts = table.take("counts", boolean, True)
+    since = table.take("since_fraud", boolean, bool(known))
     table.finish()
     if since and not known:
         raise SpecError(f"{path}.since_fraud", "needs known_windows, the longest of which caps it")

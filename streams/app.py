@@ -21,7 +21,8 @@ from typing import Any
 import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
-from models.spec import FeatureSpec, SpecError
+from models.spec import FeatureSpec
+from models.spec_reading import SpecError
 from monitoring.metrics import Metrics
 from streams.errors import SettingsError
 from streams.kafka.batching import BatchingOptions, create_app

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.admission import ACCEPTED, DUPLICATE, FUTURE, LATE, NO_WATERMARK, Admission
-from models.spec import HOUR, MINUTE
+from models.spec_reading import HOUR, MINUTE
 from tests.models.oracle import AdmissionOracle
 
 CODES = {"accepted": ACCEPTED, "late": LATE, "future": FUTURE, "duplicate": DUPLICATE}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from models.spec import DAY, HOUR, FeatureSpec, SpecError, format_duration, parse_duration
+from models.spec import FeatureSpec
+from models.spec_reading import DAY, HOUR, SpecError, format_duration, parse_duration
 
 
 def entity(**changes: object) -> dict[str, object]:

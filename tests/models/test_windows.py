@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.admission import ACCEPTED, DUPLICATE, FUTURE, LATE, Admission
-from models.spec import DAY, HOUR, EntitySpec, FeatureSpec
+from models.spec import EntitySpec, FeatureSpec
+from models.spec_reading import DAY, HOUR
 from models.windows import WindowStore
 from tests.models.oracle import AdmissionOracle, Fraud, Row, WindowOracle
 
