@@ -175,7 +175,8 @@ class Admission:
         if size != _STATE_SIZE or len(data) != _HEADER.size + 8 * size + 16 * n:
             raise ValueError("the admission dump is truncated")
         state = np.frombuffer(data, np.int64, size, _HEADER.size)
-        ids = np.frombuffer(data, np.uint64, n, _HEADER.size + 8 * size)
+        # Copied, because a compiled loop is compiled once more for arrays that cannot be written to.
+        ids = np.frombuffer(data, np.uint64, n, _HEADER.size + 8 * size).copy()
         stamps = np.frombuffer(data, np.int64, n, _HEADER.size + 8 * size + 8 * n)
         kept = slice(max(n - int(self._limits[_MAX_IDS]), 0), n)  # the limit may have been lowered since
         self._state = state.copy()

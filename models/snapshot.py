@@ -107,11 +107,14 @@ def make(
     metrics: Mapping[str, float] | None = None,
 ) -> Snapshot:
     """A snapshot with the golden scores the scorer gives now; golden rows are zeros and ``reference`` if none
-    are given.
+    are given. The scorer's arrays cannot be written to any more.
     """
     k = scorer.n_features
     reference = np.zeros(k) if reference is None else reference
     golden = np.vstack([np.zeros(k), reference, *([] if golden_x is None else [golden_x])])
+    # As `decode` gives them: a version never changes, and kernels are compiled for one kind of arrays only.
+    for array in scorer.to_arrays()[1].values():
+        array.flags.writeable = False
     return Snapshot(
         name=name,
         version=version,

@@ -23,7 +23,8 @@ from streams.stages.model_slots import initial_deployment
 from streams.stages.rows import from_transactions
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 
-_ROWS = 4
+#: Enough for the tables of keys to grow.
+_ROWS = 1000
 
 
 def warm_up(settings: Settings, spec: FeatureSpec) -> float:
@@ -38,7 +39,14 @@ def warm_up(settings: Settings, spec: FeatureSpec) -> float:
     attributes = dict.fromkeys(spec.attributes, 0.0)
     transactions = [
         Transaction(
-            f"t{row}", "card", 10**12 + row, 100, "EUR", "terminal", country="DE", attributes=attributes
+            f"t{row}",
+            f"card {row}",
+            10**12 + row,
+            100,
+            "EUR",
+            f"terminal {row}",
+            country="DE",
+            attributes=attributes,
         )
         for row in range(_ROWS)
     ]
