@@ -17,6 +17,7 @@ LABEL_SOURCES = ("chargeback", "analyst", OTHER)
 LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmatched", "dropped")
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
+WINDOWS = ("1m", "1h", "24h")
 DRIFT_KINDS = ("data", "score", "concept", "label")
 SHADOW_FAULTS = ("raised", "not_finite", "slow")
 
@@ -160,11 +161,47 @@ METRICS: tuple[Definition, ...] = (
         "shown rises and opened does not.",
         labels=("action",), children=_each(FUNNEL)),
     Definition("fraud_alert_ctr", "gauge", "ratio",
-        "Share of the alerts shown in the window that were opened.",
+        "Share of the alerts of the last 24 h of event time that were shown and opened.",
         "falling: analysts no longer trust alerts."),
     Definition("fraud_alert_precision", "gauge", "ratio",
-        "Share of the alerts decided in the window that were confirmed.",
+        "Share of the alerts of the last 24 h of event time that were decided and confirmed.",
         "below what the threshold was set for."),
+    Definition("fraud_window_transactions", "gauge", "transactions",
+        "Transactions scored in the last window of event time, by its length; of all partitions together.",
+        "far from the same hour of last week.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_late_transactions", "gauge", "transactions",
+        "Transactions that came too late for the feature windows, in the last window of event time.",
+        "more than a few in a thousand.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_alerts", "gauge", "alerts",
+        "Alerts in the last window of event time.",
+        "far from what analysts can handle.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_alert_rate", "gauge", "ratio",
+        "Share of transactions that raised an alert, in the last window of event time.",
+        "a jump, or 0 for hours.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_amount_minor", "gauge", "minor units",
+        "Money in the last 24 h of event time, by digits of the currency's minor unit: all, flagged by an "
+        "alert, confirmed by an analyst.",
+        "confirmed falling while flagged rises.",
+        labels=("kind", "exponent"), limit=32),
+    Definition("fraud_window_funnel_alerts", "gauge", "alerts",
+        "Alerts of the last 24 h of event time that reached a step of the funnel, by model and arm.",
+        "shown without opened.",
+        labels=("model", "arm", "step"), limit=128),
+    Definition("fraud_shadow_disagreement", "gauge", "ratio",
+        "Share of the transactions of the last 24 h on which a shadow would have decided otherwise.",
+        "a jump: one of the two has changed.",
+        labels=("name",), limit=32),
+    Definition("fraud_human_agreement", "gauge", "ratio",
+        "Share of the alerts of the last 24 h decided by analysts with which a shadow agrees.",
+        "none; above fraud_alert_precision a shadow is more selective than the champion.",
+        labels=("name",), limit=32),
+    Definition("fraud_decision_delay_seconds", "gauge", "seconds",
+        "Mean event time from a transaction to the decision on its alert, of the last 24 h.",
+        "above what stops a fraud."),
     Definition("fraud_average_precision", "gauge", "ratio",
         "Average precision over matured outcomes, by role.",
         "falling, or a shadow above the champion for days.",
@@ -232,6 +269,15 @@ class Metrics:
         self.alert_funnel = counter("fraud_alert_funnel_total")
         self.alert_ctr = gauge("fraud_alert_ctr")
         self.alert_precision = gauge("fraud_alert_precision")
+        self.window_transactions = gauge("fraud_window_transactions")
+        self.window_late = gauge("fraud_window_late_transactions")
+        self.window_alerts = gauge("fraud_window_alerts")
+        self.window_alert_rate = gauge("fraud_window_alert_rate")
+        self.window_amount = gauge("fraud_window_amount_minor")
+        self.window_funnel = gauge("fraud_window_funnel_alerts")
+        self.shadow_disagreement = gauge("fraud_shadow_disagreement")
+        self.human_agreement = gauge("fraud_human_agreement")
+        self.decision_delay = gauge("fraud_decision_delay_seconds")
         self.average_precision = gauge("fraud_average_precision")
         self.roc_auc = gauge("fraud_roc_auc")
         self.card_precision = gauge("fraud_card_precision")

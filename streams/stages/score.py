@@ -33,6 +33,7 @@ from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import initial_deployment
+from streams.stages.rows import exponents
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_publisher import Publisher
 from streams.stages.waiting_rows import WaitingRows
@@ -46,7 +47,7 @@ MOST_MESSAGES = 1024
 _MARK_SECONDS = 0.25
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "alert",
+    "alert", "amount_minor", "status",
 )  # fmt: skip
 
 
@@ -271,7 +272,11 @@ class ScoreWork:
         """The scored rows for later stages, a message for every card partition: it carries the watermark."""
         kept = Columns(
             self._scored_meta(),
-            {name: rows.arrays[name] for name in _SCORED},
+            {name: rows.arrays[name] for name in _SCORED}
+            | {
+                "exponent": exponents(rows.strings["currency"]),
+                "threshold": np.full(len(rows), self._policy.threshold),
+            },
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
         sources = rows.ints("card_partition")
