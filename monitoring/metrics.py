@@ -18,7 +18,9 @@ LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmat
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
 WINDOWS = ("1m", "1h", "24h")
-DRIFT_KINDS = ("data", "score", "concept", "label")
+DRIFT_KINDS = (
+    "data", "unit_change", "missing", "out_of_range", "unseen", "score", "concept", "label",
+)  # fmt: skip
 SHADOW_FAULTS = ("raised", "not_finite", "slow")
 
 # 0.1 s, the service level objective for a decision, is an edge of both latency histograms.
@@ -145,17 +147,42 @@ METRICS: tuple[Definition, ...] = (
         "rising without end.",
         labels=("stage",), children=_each(STAGES)),
     Definition("fraud_feature_drift", "gauge", "ratio",
-        "Distance of a feature's recent distribution from its reference.",
-        "psi above 0.2.",
+        "A feature's last 24 h of event time against its reference: psi, js and ks are distances, effect is "
+        "the change of the mean logit that goes with it.",
+        "an alarm of the feature; each has a limit of its own.",
         labels=("feature", "measure"), limit=512),
     Definition("fraud_score_drift", "gauge", "ratio",
-        "PSI of a role's recent scores against its reference.",
+        "PSI of a role's scores of the last 24 h of event time against its reference.",
         "above 0.2.",
         labels=("role",)),
     Definition("fraud_drift_alarms_total", "counter", "alarms",
-        "Drift alarms raised.",
+        "Drift alarms raised, by kind; by chance alone about one in 30 days.",
         "any increase.",
         labels=("kind",), children=_each(DRIFT_KINDS)),
+    Definition("fraud_drift_raised", "gauge", "alarms",
+        "1 for each figure beyond its limit.",
+        "any.",
+        labels=("kind", "name"), limit=128),
+    Definition("fraud_concept_raised", "gauge", "alarms",
+        "1 for each role whose daily log loss (kind concept), or figure of labels (kind label) has changed.",
+        "any.",
+        labels=("kind", "name"), limit=64),
+    Definition("fraud_base_rate", "gauge", "ratio",
+        "Share of frauds among the outcomes of the last day of event time that is decided.",
+        "a jump."),
+    Definition("fraud_label_coverage", "gauge", "ratio",
+        "Share of the outcomes of that day which a label gave, by its source; maturity gave the others.",
+        "falling: a source has stopped.",
+        labels=("source",)),
+    Definition("fraud_estimated_base_rate", "gauge", "ratio",
+        "An estimate before labels: share of frauds to be expected among the scores of the last 24 h, if "
+        "they mean what they meant for the outcomes of 28 days.",
+        "far from fraud_base_rate.",
+        labels=("role",)),
+    Definition("fraud_estimated_average_precision", "gauge", "ratio",
+        "An estimate before labels: average precision to be expected of the scores of the last 24 h.",
+        "below fraud_average_precision.",
+        labels=("role",)),
     Definition("fraud_alert_funnel_total", "counter", "actions",
         "What analysts did with alerts.",
         "shown rises and opened does not.",
@@ -190,7 +217,7 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_window_funnel_alerts", "gauge", "alerts",
         "Alerts of the last 24 h of event time that reached a step of the funnel, by model and arm.",
         "shown without opened.",
-        labels=("model", "arm", "step"), limit=128),
+        labels=("model", "arm", "step"), limit=64),
     Definition("fraud_shadow_disagreement", "gauge", "ratio",
         "Share of the transactions of the last 24 h on which a shadow would have decided otherwise.",
         "a jump: one of the two has changed.",
@@ -266,6 +293,12 @@ class Metrics:
         self.feature_drift = gauge("fraud_feature_drift")
         self.score_drift = gauge("fraud_score_drift")
         self.drift_alarms = counter("fraud_drift_alarms_total")
+        self.drift_raised = gauge("fraud_drift_raised")
+        self.concept_raised = gauge("fraud_concept_raised")
+        self.base_rate = gauge("fraud_base_rate")
+        self.label_coverage = gauge("fraud_label_coverage")
+        self.estimated_base_rate = gauge("fraud_estimated_base_rate")
+        self.estimated_precision = gauge("fraud_estimated_average_precision")
         self.alert_funnel = counter("fraud_alert_funnel_total")
         self.alert_ctr = gauge("fraud_alert_ctr")
         self.alert_precision = gauge("fraud_alert_precision")

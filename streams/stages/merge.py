@@ -21,6 +21,7 @@ from streams.stages.merge_gauges import MergeGauges
 from streams.stages.merge_state import MergeState, MergeStep, encode_step
 from streams.stages.observe_state import decode_parts
 from streams.stages.rows import require_spec
+from streams.stages.shape_parts import SHAPES_KEY, decode_shapes
 
 #: Between two saves, at least, and between two records of a window.
 SAVE_SECONDS = 1.0
@@ -35,7 +36,7 @@ MOST_RECORDS = 250
 class MergeWork:
     """The one partition of parts, and of outcomes."""
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog, hours_kept: int) -> None:
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
@@ -44,7 +45,7 @@ class MergeWork:
         self._step = MergeStep()
         self._unsaved: list[RecordBatch] = []
         self._saved_at = self._shown_at = context.clock()
-        self.state = MergeState(context.partitions, hours_kept)
+        self.state = MergeState(context.partitions, context.spec.names, context.settings.labels.maturity)
 
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state, identity(self._context, "observe-parts"))
@@ -66,14 +67,17 @@ class MergeWork:
             applied = self.state.positions.get(source, 0)
             for record in batch.records:
                 if record.offset >= applied:
-                    self._take(source, record.value or b"")
+                    self._take(source, record.key or b"", record.value or b"")
             if batch.next_offset > applied:
                 self.state.positions[source] = self._step.positions[source] = batch.next_offset
             batch.release()
             self._unsaved.append(batch)
         yield from self._go_on()
 
-    def _take(self, source: str, value: bytes) -> None:
+    def _take(self, source: str, key: bytes, value: bytes) -> None:
+        if key.startswith(SHAPES_KEY):
+            self._core.shapes(self.state, self._step, decode_shapes(value))
+            return
         if source == "observe-parts":
             self._core.parts(self.state, self._step, decode_parts(value))
             return
@@ -87,7 +91,8 @@ class MergeWork:
             yield from self._save()
         if now - self._shown_at >= SHOW_SECONDS:
             self._shown_at = now
-            self._gauges.show(self._core.current(self.state), self._core.quality(self.state))
+            self._gauges.windows(self._core.current(self.state))
+            self._gauges.quality(self._core.quality(self.state), self._core.estimates(self.state))
 
     def _save(self) -> Iterator[Step]:
         """Keep what has been read, then publish the windows that are over."""
@@ -100,15 +105,20 @@ class MergeWork:
         topic = self._context.name("metrics")
         for published, records in self._core.publish(self.state, MOST_RECORDS):
             outputs = [
-                Output(
-                    topic,
-                    0,
-                    f"{record['metric']}/{record['window']}/{record['end']}".encode(),
-                    encode(record),
-                )
+                Output(topic, 0, f"window/{record['window']}/{record['end']}".encode(), encode(record))
                 for record in records
             ]
             yield Step(outputs, encode_step(published))
+        for evaluated, record in self._core.drift(self.state):
+            told = [] if record is None else [record]
+            outputs = [Output(topic, 0, f"drift/{each['end']}".encode(), encode(each)) for each in told]
+            yield Step(outputs, encode_step(evaluated))
+            for each in told:
+                self._gauges.drift(each)
+        for evaluated, record in self._core.days(self.state):
+            outputs = [Output(topic, 0, f"quality/{record['end']}".encode(), encode(record))]
+            yield Step(outputs, encode_step(evaluated))
+            self._gauges.day(record)
 
     def held(self) -> tuple[int, int]:
         """Parts held, and about how many bytes they and the qualities take."""

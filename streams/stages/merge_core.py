@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monitoring.live_quality import DAY_MS, DAYS, card_precision, merged
+from monitoring.concept import expected_precision
+from monitoring.live_quality import DAY_MS, DAYS, DayQuality, card_precision, merged
 from monitoring.metrics import bounded_source
 from monitoring.tallies import Tally, add
 from monitoring.window_report import figures
@@ -27,6 +28,7 @@ from streams.stages.columns import Columns
 from streams.stages.merge_state import BY_NAME, Due, Judged, MergeState, MergeStep
 from streams.stages.observe_core import MOST_AMOUNT, arms, by_role, roles, slot_times
 from streams.stages.observe_state import HOURS, SLOT_MS, Part
+from streams.stages.shape_parts import ShapePart
 
 Bools = npt.NDArray[np.bool_]
 _HOUR = SLOT_MS[HOURS]
@@ -40,6 +42,36 @@ class MergeCore:
     def parts(self, state: MergeState, step: MergeStep, parts: list[Part]) -> None:
         """Parts in the order in which they came."""
         _commit(state, step, MergeStep(parts=parts))
+
+    def shapes(self, state: MergeState, step: MergeStep, parts: list[ShapePart]) -> None:
+        """Shapes of hours in the order in which they came."""
+        _commit(state, step, MergeStep(shapes=parts))
+
+    @staticmethod
+    def drift(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any] | None]]:
+        """Evaluate the hours that are due.
+
+        Yields what makes each evaluated, and its record if there is a reference.
+        """
+        for hour in state.drift.due(state.reached):
+            yield MergeStep(evaluated=[hour]), state.drift.evaluate(hour)
+
+    @staticmethod
+    def days(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any]]]:
+        """Evaluate the days whose outcomes are in; what makes each evaluated, and its record."""
+        for day in state.days.due(state.reached):
+            yield MergeStep(days=[day]), state.days.evaluate(day, state.quality)
+
+    @staticmethod
+    def estimates(state: MergeState) -> dict[str, tuple[float, float]]:
+        """By role, the share of frauds and the average precision to be expected of the last day's scores."""
+        known = {role for held in state.quality.values() for role in held}
+        recent = state.drift.last_day().scores
+        return {
+            role: expected_precision(counts, merged(_of_role(state, role)))
+            for name, counts in recent.items()
+            if (role := name if name.startswith("shadow:") else name.partition(":")[0]) in known
+        }
 
     def outcomes(self, state: MergeState, step: MergeStep, rows: Columns) -> None:
         """Outcomes of one label partition."""
@@ -55,6 +87,7 @@ class MergeCore:
         change = MergeStep()
         if decided.any():
             change.places[label_partition] = max(int(place.max()), state.places.get(label_partition, -1))
+            change.decided[label_partition] = int(rows.ints("known_at")[decided].max())
         # A transaction that was scored twice is decided twice; one with an alert is known by its verdict.
         fresh[~alert] &= state.unseen(source, rows.ints("offset")[~alert])
         genuine = rows.take(fresh & ~alert)
@@ -140,10 +173,9 @@ class MergeCore:
     @staticmethod
     def quality(state: MergeState) -> dict[str, dict[str, float]]:
         """By role, how well the scores of the last days with outcomes rank and calibrate."""
-        days = [day for day in state.days() if day > state.days()[-1] - DAYS]
         found: dict[str, dict[str, float]] = {}
-        for role in sorted({role for day in days for role in state.quality[day]}):
-            held = [state.quality[day][role] for day in days if role in state.quality[day]]
+        for role in sorted({role for held in state.quality.values() for role in held}):
+            held = _of_role(state, role)
             sketch = merged(held)
             found[role] = {
                 "outcomes": sketch.rows,
@@ -155,6 +187,12 @@ class MergeCore:
                 "card_precision": card_precision(held[:-1]),
             }
         return found
+
+
+def _of_role(state: MergeState, role: str) -> list[DayQuality]:
+    """The last days with outcomes of the role, oldest first."""
+    first = max(state.quality) - DAYS
+    return [held[role] for day, held in sorted(state.quality.items()) if day > first and role in held]
 
 
 def _by_hour(times: npt.NDArray[np.int64]) -> Iterator[tuple[int, Bools]]:
@@ -206,4 +244,8 @@ def merge_steps(step: MergeStep, change: MergeStep) -> None:
     for source, packed in change.offsets.items():
         step.offsets[source] = step.offsets.get(source, b"") + packed
     step.judged += change.judged
+    step.shapes += change.shapes
+    step.evaluated += change.evaluated
+    step.decided.update(change.decided)
+    step.days += change.days
     step.published += change.published

@@ -11,6 +11,7 @@ from monitoring.metrics import Metrics
 
 #: The window whose funnel, money and shadows are shown.
 _DAY = "24h"
+_MEASURES = ("psi", "js", "ks", "effect")
 _MONEY = {"all": "amount", "flagged": "flagged", "confirmed": "confirmed_amount"}
 
 
@@ -20,15 +21,8 @@ class MergeGauges:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def show(
-        self, windows: Mapping[str, Mapping[str, Any]], quality: Mapping[str, Mapping[str, float]]
-    ) -> None:
-        """Set what is known.
-
-        Args:
-            windows: figures by name of the window (`monitoring/window_report.py`).
-            quality: figures by role (`MergeCore.quality`).
-        """
+    def windows(self, windows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show the windows that are under way: figures by name (`monitoring/window_report.py`)."""
         metrics = self._metrics
         for name, figures in windows.items():
             metrics.window_transactions.set(figures["transactions"], name)
@@ -36,11 +30,30 @@ class MergeGauges:
             metrics.window_alerts.set(figures["alerts"], name)
             metrics.window_alert_rate.set(figures["alert_rate"], name)
         self._day(windows[_DAY])
+
+    def quality(
+        self, quality: Mapping[str, Mapping[str, float]], estimates: Mapping[str, tuple[float, float]]
+    ) -> None:
+        """Show how good the models are, and what is to be expected of them (`MergeCore`)."""
+        metrics = self._metrics
         for role, each in quality.items():
             metrics.average_precision.set(each["average_precision"], role)
             metrics.roc_auc.set(each["roc_auc"], role)
             metrics.calibration_error.set(each["calibration_error"], role)
             metrics.card_precision.set(each["card_precision"], role)
+        for role, (share, precision) in estimates.items():
+            metrics.estimated_base_rate.set(share, role)
+            metrics.estimated_precision.set(precision, role)
+
+    def day(self, record: Mapping[str, Any]) -> None:
+        """Count the alarms of a day whose outcomes are in, and show its labels."""
+        metrics = self._metrics
+        for alarm in record["alarms"]:
+            metrics.drift_alarms.add(1, alarm["kind"])
+        metrics.concept_raised.replace({(each["kind"], each["name"]): 1.0 for each in record["raised"]})
+        metrics.base_rate.set(record["labels"]["base_rate"])
+        sources = record["labels"]["sources"].items()
+        metrics.label_coverage.replace({(source,): each["coverage"] for source, each in sources})
 
     def _day(self, figures: Mapping[str, Any]) -> None:
         metrics, whole = self._metrics, figures["funnel"]
@@ -65,6 +78,25 @@ class MergeGauges:
         metrics.shadow_disagreement.replace({(name,): each["disagreement"] for name, each in shadows})
         metrics.human_agreement.replace({(name,): each["human_agreement"] for name, each in shadows})
 
+    def drift(self, record: Mapping[str, Any]) -> None:
+        """Count the alarms of an hour and show the distances of its day."""
+        metrics = self._metrics
+        for alarm in record["alarms"]:
+            metrics.drift_alarms.add(1, alarm["kind"])
+        scores: dict[tuple[str, ...], float] = {}
+        features: dict[tuple[str, ...], float] = {}
+        for each in record["windows"][_DAY]:
+            role, colon, _ = each["name"].partition(":")
+            if colon:
+                name = each["name"] if role == "shadow" else role
+                scores[name,] = each["psi"]
+            else:
+                for measure in _MEASURES:
+                    features[each["name"], measure] = each[measure]
+        metrics.feature_drift.replace(features)
+        metrics.score_drift.replace(scores)
+        metrics.drift_raised.replace({(each["kind"], each["name"]): 1.0 for each in record["raised"]})
+
     def clear(self) -> None:
         """Show nothing."""
         metrics = self._metrics
@@ -73,7 +105,9 @@ class MergeGauges:
             metrics.window_alert_rate, metrics.window_amount, metrics.window_funnel, metrics.alert_ctr,
             metrics.alert_precision, metrics.decision_delay, metrics.shadow_disagreement,
             metrics.human_agreement, metrics.average_precision, metrics.roc_auc, metrics.calibration_error,
-            metrics.card_precision,
+            metrics.card_precision, metrics.feature_drift, metrics.score_drift, metrics.drift_raised,
+            metrics.concept_raised, metrics.base_rate, metrics.label_coverage, metrics.estimated_base_rate,
+            metrics.estimated_precision,
         )  # fmt: skip
         for gauge in gauges:
             gauge.forget()

@@ -16,7 +16,19 @@ from monitoring.live_quality import DAY_MS, DAYS, CardDay, DayQuality, ScoreSket
 from monitoring.tallies import Tally, Window, add, total
 from streams.stages import columns
 from streams.stages.alignment import NEVER
-from streams.stages.observe_state import HOURS, MINUTES, MINUTES_KEPT, SLOT_MS, Part, oldest_slot, reached
+from streams.stages.drift_state import DriftState
+from streams.stages.judged_days import JudgedDays
+from streams.stages.observe_state import (
+    AFTER_MATURITY,
+    HOURS,
+    MINUTES,
+    MINUTES_KEPT,
+    SLOT_MS,
+    Part,
+    oldest_slot,
+    reached,
+)
+from streams.stages.shape_parts import ShapePart
 from streams.times import DAY, HOUR, MINUTE
 
 #: The windows that are published, by the kind of slots they are made of.
@@ -60,6 +72,8 @@ class MergeStep(msgspec.Struct, array_like=True):
         scores: outcomes to be counted by model, as columns (`MergeState.count_scores`).
         places: last place of a decided row, by label partition.
         published: windows that have been published as they are.
+        evaluated, days: hours whose drift, and days whose quality has been evaluated.
+        decided: up to when a label partition has decided what matures.
     """
 
     positions: dict[str, int] = {}
@@ -70,6 +84,10 @@ class MergeStep(msgspec.Struct, array_like=True):
     offsets: dict[str, bytes] = {}
     judged: list[tuple[int, Judged]] = []
     published: list[Due] = []
+    shapes: list[ShapePart] = []
+    evaluated: list[int] = []
+    decided: dict[int, int] = {}
+    days: list[int] = []
 
 
 class _Quality(msgspec.Struct, array_like=True):
@@ -89,6 +107,8 @@ class _Head(msgspec.Struct, array_like=True):
     watermarks: dict[int, int]
     places: dict[int, int]
     offsets: dict[str, bytes]
+    drift: bytes
+    days: bytes
 
 
 class MergeState:
@@ -96,13 +116,16 @@ class MergeState:
 
     Args:
         partitions: of cards.
-        hours_kept: event time for which hours are kept, ms.
+        features: names, in the order of the feature spec.
+        maturity: event time after which a transaction is decided, ms.
     """
 
     buckets = _BUCKETS + 1
 
-    def __init__(self, partitions: int, hours_kept: int = 9 * DAY) -> None:
-        self.kept = {MINUTES: MINUTES_KEPT, HOURS: hours_kept}
+    def __init__(self, partitions: int, features: tuple[str, ...] = (), maturity: int = 7 * DAY) -> None:
+        self.drift = DriftState(features)
+        self.days = JudgedDays(maturity)
+        self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}
         #: the next offset of each input
         self.positions: dict[str, int] = {}
         #: by partition of cards
@@ -143,10 +166,6 @@ class MergeState:
             return np.ones(len(offsets), dtype=np.bool_)
         return ~np.isin(offsets, seen)
 
-    def days(self) -> list[int]:
-        """The days with outcomes, oldest first."""
-        return sorted(self.quality)
-
     def apply(self, delta: bytes) -> None:
         self.take(_decode_step(delta))
 
@@ -156,7 +175,12 @@ class MergeState:
         oldest = {kind: self.oldest(kind) for kind in self.parts}
         for part in step.parts:
             self._part(part, oldest[part.kind])
+        for shape in step.shapes:
+            self.drift.take(shape)
+        for hour in step.evaluated:
+            self.drift.evaluate(hour)
         for slot, tally in step.tallies.items():
+            self.days.add(slot, tally)
             if slot >= oldest[HOURS]:
                 _, held = self.parts[HOURS].setdefault(slot, {}).setdefault(OUTCOMES, (0, {}))
                 add(held, tally)
@@ -164,6 +188,10 @@ class MergeState:
         for packed in step.scores:
             self.count_scores(packed)
         self.places.update(step.places)
+        for label_partition, until in step.decided.items():
+            self.days.decide(label_partition, until)
+        for day in step.days:
+            self.days.evaluate(day, self.quality)
         for source, packed in step.offsets.items():
             known = self._offsets.get(source, np.empty(0, np.int64))
             self._offsets[source] = np.concatenate([known, np.frombuffer(packed, np.int64)])[-_REMEMBERED:]
@@ -225,7 +253,9 @@ class MergeState:
             for slot in [slot for slot in slots if slot < oldest]:
                 del slots[slot]
                 self._sums[kind].pop(slot, None)
-        for day in [day for day in self.quality if (day + DAYS + 1) * DAY_MS < self.reached]:
+        for day in [
+            day for day in self.quality if day * DAY_MS < self.reached - self.kept[HOURS] - DAYS * DAY_MS
+        ]:
             del self.quality[day]
         oldest = self.oldest(HOURS)
         while self.judged:
@@ -237,7 +267,8 @@ class MergeState:
     def dump(self, bucket: int) -> bytes:
         if bucket == _BUCKETS:
             packed = {source: offsets.tobytes() for source, offsets in self._offsets.items()}
-            return _encode(_Head(self.positions, self.watermarks, self.places, packed))
+            drift, days = self.drift.dump(), self.days.dump()
+            return _encode(_Head(self.positions, self.watermarks, self.places, packed, drift, days))
         return _encode(
             _Bucket(
                 {
@@ -259,6 +290,8 @@ class MergeState:
             head = _decode_head(data)
             self.positions, self.watermarks, self.places = head.positions, head.watermarks, head.places
             self._offsets = {name: np.frombuffer(packed, np.int64) for name, packed in head.offsets.items()}
+            self.drift.load(head.drift)
+            self.days.load(head.days)
             return
         saved = _decode_bucket(data)
         for kind, slots in self.parts.items():

@@ -21,16 +21,16 @@ from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
-from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
+from streams.stages.columns import Columns
 from streams.stages.context import StageContext, follow_assignment
 from streams.stages.loop import StageLoop, Step
 from streams.stages.merge import MergeWork
 from streams.stages.observe_core import ObserveCore
 from streams.stages.observe_state import ObserveState, ObserveStep, encode_parts, encode_step
 from streams.stages.rows import require_spec
-from streams.times import DAY
+from streams.stages.shape_parts import SHAPES_KEY, encode_shapes
 
 #: Messages taken at once.
 MOST_MESSAGES = 1024
@@ -38,13 +38,7 @@ MOST_MESSAGES = 1024
 SAVE_SECONDS = 1.0
 #: Batches that force a save.
 MOST_UNSAVED = 64
-#: Outcomes of a transaction may come so long after it has matured.
-_AFTER_MATURITY = 2 * DAY
-
-
-def hours_kept(settings: Settings) -> int:
-    """Event time for which the hour of a transaction takes actions and outcomes, ms."""
-    return settings.labels.maturity + _AFTER_MATURITY
+_SHAPES_IN_MESSAGE = 32
 
 
 class ObserveWork:
@@ -59,9 +53,10 @@ class ObserveWork:
         self._saved_at = context.clock()
         #: what has come since the last save
         self._step = ObserveStep()
+        self._uncounted: list[Columns] = []
         self._unsaved: list[RecordBatch] = []
         self._actions: list[str] = []
-        self.state = ObserveState(context.partitions, hours_kept(context.settings))
+        self.state = ObserveState(context.partitions, context.settings.labels.maturity)
 
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state, identity(self._context, "scored"))
@@ -96,7 +91,7 @@ class ObserveWork:
             if record.offset >= self.state.positions.get("scored", 0):
                 rows = columns.decode(record.value or b"")
                 require_spec(rows, self._context.spec.digest)
-                self._core.scored(self.state, self._step, rows)
+                self._uncounted.append(self._core.scored(self.state, self._step, rows))
         self._core.move(self.state, self._step, "scored", batch.next_offset)
 
     def _feedback(self, batch: RecordBatch) -> None:
@@ -110,9 +105,15 @@ class ObserveWork:
 
     def _save(self) -> Iterator[Step]:
         """Send the parts that have changed, then keep what has."""
+        uncounted, self._uncounted = self._uncounted, []
+        self._core.count(self.state, self._step, uncounted)
         parts = self._core.parts(self.state, self._step, self._partition)
+        shapes = self._core.shape_parts(self.state, self._step, self._partition)
         topic, key = self._context.name("observe-parts"), str(self._partition).encode()
         outputs = [Output(topic, 0, key, encode_parts(parts))] if parts else []
+        for start in range(0, len(shapes), _SHAPES_IN_MESSAGE):
+            message = encode_shapes(shapes[start : start + _SHAPES_IN_MESSAGE])
+            outputs.append(Output(topic, 0, SHAPES_KEY + key, message))
         step, self._step = self._step, ObserveStep()
         saved, self._unsaved = self._unsaved, []
         actions, self._actions = self._actions, []
@@ -156,7 +157,7 @@ def attach(app: faust.App, context: StageContext) -> Observing:
     merge_log = Changelog(context.name("merge-state"), broker, outputs)
     merge = StageLoop(
         "merge",
-        lambda partition: MergeWork(partition, context, merge_log, hours_kept(context.settings)),
+        lambda partition: MergeWork(partition, context, merge_log),
         outputs,
         merge_log,
         app.crash,

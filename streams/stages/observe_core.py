@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from models.admission import FUTURE, LATE
 from monitoring.funnel import Alert, Progress, funnel_change
+from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
-from streams.stages.columns import Columns
+from streams.stages.columns import Columns, concat
 from streams.stages.observe_state import (
     HOURS,
     MINUTES,
@@ -36,11 +37,14 @@ from streams.stages.observe_state import (
     Part,
     Waiting,
 )
+from streams.stages.shape_parts import PackedShape, ShapePart, add_packed, pack, unpack
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 #: No transaction counts for more: a sum stays a 64-bit number, whatever is sent.
 MOST_AMOUNT = 10**12
+#: Features are counted for one transaction in so many.
+SAMPLED_OF = 4
 
 
 def slot_times(rows: Columns) -> Ints:
@@ -81,17 +85,31 @@ def arms(rows: Columns) -> dict[str, tuple[str, Bools]]:
 class ObserveCore:
     """One call per batch, against the state of one partition; what changes is also appended to a step."""
 
-    def scored(self, state: ObserveState, step: ObserveStep, rows: Columns) -> None:
-        """Scored rows of one score partition."""
+    def scored(self, state: ObserveState, step: ObserveStep, rows: Columns) -> Columns:
+        """Scored rows of one score partition: remembers their alerts.
+
+        Returns:
+            those that have not come before, to be counted.
+        """
         source = rows.meta_int("score_partition")
         change = ObserveStep(watermarks={source: rows.meta_int("watermark")})
         if len(rows):
             rows = rows.take(state.unseen(source, rows.ints("offset")))
         if len(rows):
             change.offsets[source] = rows.ints("offset").tobytes()
-            change.tallies = count_rows(rows)
             self._alerts(state, change, rows)
         _commit(state, step, change)
+        return rows
+
+    def count(self, state: ObserveState, step: ObserveStep, parts: Iterable[Columns]) -> None:
+        """Count the rows that `scored` gave: many messages at once, for each takes its time."""
+        alike: dict[str, list[Columns]] = {}
+        for rows in parts:
+            if len(rows):
+                alike.setdefault(repr(rows.meta.get("models")), []).append(Columns(rows.meta, rows.arrays))
+        for group in alike.values():
+            rows = concat(group)
+            _commit(state, step, ObserveStep(tallies=count_rows(rows), shapes=shapes(rows)))
 
     def feedback(self, state: ObserveState, step: ObserveStep, actions: Iterable[Feedback]) -> None:
         """What analysts did; it counts in the slot of the alert, or waits for it."""
@@ -126,6 +144,18 @@ class ObserveCore:
             _commit(state, step, ObserveStep(told=told))
         return parts
 
+    def shape_parts(self, state: ObserveState, step: ObserveStep, partition: int) -> list[ShapePart]:
+        """The shapes of hours that are over and have changed since they were sent; they count as sent."""
+        told = sorted(hour for hour in state.untold_shapes if hour + SLOT_MS[HOURS] <= state.reached)
+        parts = [
+            ShapePart(hour, partition, state.position, state.reached, pack(state.shapes[hour]))
+            for hour in told
+            if hour in state.shapes
+        ]
+        if told:
+            _commit(state, step, ObserveStep(shapes_told=told))
+        return parts
+
     def _alerts(self, state: ObserveState, change: ObserveStep, rows: Columns) -> None:
         names, times = [name for _, name in roles(rows)[1:]], slot_times(rows)
         decided = [(arm, name, which) for arm, (name, which) in arms(rows).items()]
@@ -151,6 +181,25 @@ class ObserveCore:
             if waiting is not None:
                 change.waiting.append((transaction, None))
                 _act(state, change, transaction, alert, waiting.actions)
+
+
+def shapes(rows: Columns) -> dict[int, PackedShape]:
+    """Distributions of scored rows, by hour: scores of all, features of one in `SAMPLED_OF`."""
+    hours = slot_times(rows) // SLOT_MS[HOURS] * SLOT_MS[HOURS]
+    # By the hash of the transaction: the same rows, however they come.
+    sampled = rows.words("transaction") % np.uint64(SAMPLED_OF) == 0
+    names = dict(roles(rows))
+    scores = {
+        role if role.startswith("shadow:") else f"{role}:{names[role]}": each
+        for role, each in by_role(rows).items()
+        if role in names
+    }
+    found = {}
+    for hour in np.unique(hours).tolist():
+        chosen = hours == hour
+        these = {role: each[chosen] for role, each in scores.items()}
+        found[hour] = pack(shape_of(rows.floats("features")[chosen], these, sampled[chosen]))
+    return found
 
 
 def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
@@ -244,3 +293,10 @@ def merge_steps(step: ObserveStep, change: ObserveStep) -> None:
     step.alerts += change.alerts
     step.waiting += change.waiting
     step.told += change.told
+    for hour, packed_shape in change.shapes.items():
+        if hour in step.shapes:
+            shape = unpack(step.shapes[hour])
+            add_packed(shape, packed_shape)
+            packed_shape = pack(shape)
+        step.shapes[hour] = packed_shape
+    step.shapes_told += change.shapes_told

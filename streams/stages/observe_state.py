@@ -14,15 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from monitoring.funnel import Progress
+from monitoring.shapes import Shape
 from monitoring.tallies import Tally, add
 from streams.stages.alignment import NEVER
+from streams.stages.shape_parts import PackedShape, add_packed, repack, unpack
 from streams.times import DAY, HOUR, MINUTE
 
 MINUTES, HOURS = "minutes", "hours"
 #: Length of the slots of each kind of part.
 SLOT_MS = {MINUTES: MINUTE, HOURS: HOUR}
-#: Event time for which minutes are kept. Hours and alerts are kept for longer than labels take.
+#: Event time for which minutes are kept.
 MINUTES_KEPT = 2 * DAY
+#: Hours and alerts are kept for so long after their transactions have matured.
+AFTER_MATURITY = 2 * DAY
+#: Event time for which the shapes of hours are kept.
+SHAPES_KEPT = 6 * HOUR
 #: What comes so late before a slot is dropped is not counted in it, so that it does not matter how far apart
 #: inputs are read.
 _MARGIN = DAY
@@ -105,6 +111,8 @@ class ObserveStep(msgspec.Struct, array_like=True):
     alerts: list[tuple[str, Held]] = []
     waiting: list[tuple[str, Waiting | None]] = []
     told: list[Slot] = []
+    shapes: dict[int, PackedShape] = {}
+    shapes_told: list[int] = []
 
 
 class _Bucket(msgspec.Struct, array_like=True):
@@ -118,6 +126,8 @@ class _Head(msgspec.Struct, array_like=True):
     positions: dict[str, int]
     watermarks: dict[int, int]
     offsets: dict[int, bytes]
+    shapes: dict[int, PackedShape]
+    untold_shapes: list[int]
 
 
 class ObserveState:
@@ -125,13 +135,13 @@ class ObserveState:
 
     Args:
         partitions: of the score stage.
-        hours_kept: event time for which hours and alerts are kept, ms.
+        maturity: event time after which a transaction is decided, ms.
     """
 
     buckets = _BUCKETS + 1
 
-    def __init__(self, partitions: int, hours_kept: int = 9 * DAY) -> None:
-        self.kept = {MINUTES: MINUTES_KEPT, HOURS: hours_kept}
+    def __init__(self, partitions: int, maturity: int = 7 * DAY) -> None:
+        self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}
         #: the next offset of each input
         self.positions: dict[str, int] = {}
         #: by score partition
@@ -142,6 +152,9 @@ class ObserveState:
         self.waiting: dict[str, Waiting] = {}
         #: slots whose part has changed since it was sent
         self.untold: set[Slot] = set()
+        #: distributions by hour, and the hours whose shape has changed since it was sent
+        self.shapes: dict[int, Shape] = {}
+        self.untold_shapes: set[int] = set()
         self._offsets: dict[int, npt.NDArray[np.int64]] = {}
 
     @property
@@ -191,6 +204,11 @@ class ObserveState:
                 if slot >= oldest[kind]:
                     add(held.setdefault(slot, {}), tally)
                     self.untold.add((kind, slot))
+        for hour, packed_shape in step.shapes.items():
+            if hour >= oldest[HOURS]:
+                add_packed(self.shapes.setdefault(hour, Shape.empty(packed_shape.features)), packed_shape)
+                self.untold_shapes.add(hour)
+        self.untold_shapes.difference_update(step.shapes_told)
         for transaction, alert in step.alerts:
             self.alerts[transaction] = alert
         for transaction, waiting in step.waiting:
@@ -212,6 +230,9 @@ class ObserveState:
             oldest = self.oldest(kind)
             for slot in [slot for slot in held if slot < oldest and (kind, slot) not in self.untold]:
                 del held[slot]
+        gone = oldest_slot(self.watermarks, HOURS, SHAPES_KEPT)
+        for hour in [hour for hour in self.shapes if hour < gone and hour not in self.untold_shapes]:
+            del self.shapes[hour]
         oldest = self.oldest(HOURS)
         while self.alerts:
             first_alert = next(iter(self.alerts))
@@ -233,7 +254,8 @@ class ObserveState:
     def dump(self, bucket: int) -> bytes:
         if bucket == _BUCKETS:
             packed = {partition: offsets.tobytes() for partition, offsets in self._offsets.items()}
-            return _encode(_Head(self.positions, self.watermarks, packed))
+            shapes = repack(self.shapes)
+            return _encode(_Head(self.positions, self.watermarks, packed, shapes, sorted(self.untold_shapes)))
         return _encode(
             _Bucket(
                 {
@@ -253,6 +275,8 @@ class ObserveState:
             self._offsets = {
                 partition: np.frombuffer(packed, np.int64) for partition, packed in head.offsets.items()
             }
+            self.shapes = {hour: unpack(packed) for hour, packed in head.shapes.items()}
+            self.untold_shapes = set(head.untold_shapes)
             return
         saved = _decode_bucket(data)
         for kind, held in self.tallies.items():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.codecs import encode
 from streams.contract.records import Feedback
@@ -18,6 +19,7 @@ from streams.stages.merge_state import BY_NAME, MergeState, MergeStep
 from streams.stages.merge_state import encode_step as encode_merge_step
 from streams.stages.observe_core import ObserveCore, by_role
 from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
+from streams.stages.shape_parts import pack
 from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START
 from tests.streams.observed import MODELS, PARTITIONS, THRESHOLD, actions, made_up, messages, outcomes
@@ -31,7 +33,7 @@ def observe(state: ObserveState, inputs: Sequence[Columns | Feedback]) -> list[b
     for each in inputs:
         step = ObserveStep()
         if isinstance(each, Columns):
-            CORE.scored(state, step, each)
+            CORE.count(state, step, [CORE.scored(state, step, each)])
         else:
             CORE.feedback(state, step, [each])
         deltas.append(encode_step(step))
@@ -107,6 +109,35 @@ def test_a_restart_anywhere_gives_the_same_state(seed: int) -> None:
         assert state.waiting == straight.waiting
         assert state.untold == straight.untold
         assert state.watermarks == straight.watermarks
+        assert state.untold_shapes == straight.untold_shapes
+        assert {hour: pack(shape) for hour, shape in state.shapes.items()} == {
+            hour: pack(shape) for hour, shape in straight.shapes.items()
+        }
+
+
+def test_shapes_are_those_of_the_rows_of_an_hour() -> None:
+    """Scores of all rows, features of one in four; sent when the hour is over, again when rows are late."""
+    rows, state = made_up(2000, 6, hours=3), ObserveState(PARTITIONS)
+    observe(state, messages(rows, 6))
+    parts = CORE.shape_parts(state, ObserveStep(), 0)
+    assert [part.slot for part in parts] == [START, START + HOUR]
+    status = rows.codes("status")
+    times = np.where(status == 0, rows.ints("event_time"), rows.ints("watermark"))
+    chosen = (times >= START) & (times < START + HOUR)
+    sampled = rows.words("transaction")[chosen] % np.uint64(4) == 0
+    scores = {
+        "champion:a": rows.floats("champion")[chosen],
+        "shadow:b": rows.floats("shadows")[chosen, 0],
+    }
+    assert 0 < sampled.sum() < chosen.sum()
+    assert parts[0].shape == pack(shape_of(rows.floats("features")[chosen], scores, sampled))
+    assert CORE.shape_parts(state, ObserveStep(), 0) == []
+    late = rows.take(np.array([0]))
+    late.arrays["offset"] = np.array([9999])
+    late.arrays["event_time"], late.arrays["status"] = np.array([START]), np.zeros(1, np.uint8)
+    late.meta |= {"score_partition": 0, "watermark": START + 3 * HOUR}
+    observe(state, [late])
+    assert [part.slot for part in CORE.shape_parts(state, ObserveStep(), 0)] == [START]
 
 
 def test_inputs_may_come_in_any_order() -> None:
@@ -148,7 +179,7 @@ def test_an_action_a_day_later_belongs_to_its_alert() -> None:
 
 def test_state_is_bounded_and_no_odd_stamp_keeps_it() -> None:
     """Minutes go after a day, hours and alerts after the time of labels; one of the year 2096, too."""
-    state = ObserveState(PARTITIONS, hours_kept=3 * DAY)
+    state = ObserveState(PARTITIONS, maturity=DAY)
     odd = Feedback("a", "nothing", "c", "shown", "x", 4_000_000_000_000)
     observe(state, [odd])
     for day in range(10):

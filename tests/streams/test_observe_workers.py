@@ -60,7 +60,7 @@ class Inputs:
         for partition in range(PARTITIONS):
             cards = ObserveState(PARTITIONS)
             for rows in self.scored[partition]:
-                core.scored(cards, ObserveStep(), rows)
+                core.count(cards, ObserveStep(), [core.scored(cards, ObserveStep(), rows)])
             core.feedback(cards, ObserveStep(), self.feedback[partition])
             merge.parts(state, MergeStep(), core.parts(cards, ObserveStep(), partition))
         for rows in self.outcomes:
