@@ -182,6 +182,17 @@ class Labels(Section):
         return self
 
 
+class Drift(Section):
+    """How a learner is watched for concept drift, and what follows."""
+
+    detector: Literal["adwin", "page_hinkley"] = "adwin"
+    """What watches its losses and its calibration."""
+    replace_when: Literal["better", "trained"] = "better"
+    """When a second learner takes over after drift: once its loss is lower, or once it has learned enough."""
+    min_frauds: Annotated[int, Field(ge=1)] = 30
+    """Frauds a learner has learned before it is watched, compared or takes over."""
+
+
 class Slot(Section):
     """A model by name, with the kind of its learner."""
 
@@ -193,6 +204,8 @@ class Slot(Section):
     """Share of genuine outcomes that it learns; its scores are corrected for it."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Arguments of the learner."""
+    drift: Drift | None = None
+    """Detection of concept drift and the reaction to it; without it the learner just goes on learning."""
 
 
 class Models(Section):

@@ -30,7 +30,7 @@ from streams.stages.label import label_policy
 from streams.stages.label_core import LabelJoin
 from streams.stages.label_state import LabelState, LabelStep
 from streams.stages.learn import learn_rules
-from streams.stages.learn_core import LearnCore, LearnState
+from streams.stages.learn_core import LearnCore, LearnState, ModelDrift
 from streams.stages.model_slots import build_learners, initial_deployment
 from streams.stages.rows import from_history
 from streams.stages.score_core import ScoreCore, ScoreState
@@ -87,6 +87,7 @@ class BacktestResult:
     counts: dict[str, int]
     feature_digest: str
     duration_s: float
+    drift: list[ModelDrift]
 
 
 class Backtest:
@@ -221,6 +222,7 @@ class Backtest:
             counts={"transactions": self._read, "scored": len(scores.transaction_id)},
             feature_digest=self._digest.hex(),
             duration_s=duration,
+            drift=learning.drift,
         )
 
 

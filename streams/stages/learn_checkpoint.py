@@ -28,10 +28,11 @@ FORMAT = "fraudstream-learn-2"
 
 def slot_terms(models: Models) -> dict[str, str]:
     """What a learner depends on besides the feature spec, by model name."""
-    return {
-        slot.name: json.dumps([slot.kind, slot.options, slot.negative_rate], sort_keys=True)
-        for slot in (models.champion, *models.shadows)
-    }
+    terms = {}
+    for slot in (models.champion, *models.shadows):
+        drift = [] if slot.drift is None else [slot.drift.model_dump()]
+        terms[slot.name] = json.dumps([slot.kind, slot.options, slot.negative_rate, *drift], sort_keys=True)
+    return terms
 
 
 class _Saved(msgspec.Struct):

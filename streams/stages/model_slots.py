@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
+from models.learners.drift_aware import DriftAwareLearner
 from models.learners.registry import LEARNERS
 from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
@@ -36,7 +38,8 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
     if slot.kind not in LEARNERS:
         raise SettingsError(f"{place}: unknown kind {slot.kind!r}; known are {', '.join(sorted(LEARNERS))}")
     try:
-        return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        make = partial(LEARNERS[slot.kind], spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        return make() if slot.drift is None else DriftAwareLearner(make, **slot.drift.model_dump())
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
 
