@@ -31,19 +31,29 @@ def log_loss(p: float, fraud: bool) -> float:
     return LOSS_CAP if given <= 0.0 else min(-math.log(given), LOSS_CAP)
 
 
+RECENT = 0.02
+"""Share of the newest value in a signal's recent mean: about the last fifty values make it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A detector's mean before and after it found a change."""
+    """A change of a signal's mean.
+
+    :ivar before: mean while it seemed not to change.
+    :ivar after: recent mean.
+    :ivar grew: whether the mean has grown.
+    """
 
     before: float
     after: float
+    grew: bool
 
 
 class Detector(Protocol):
     """Watches the mean of one signal whose values lie within [-1, 1]."""
 
     def update(self, value: float) -> Shift | None:
-        """Take a value; the change it reveals, if the mean is now further from 0: errors grew."""
+        """Take a value; the change it reveals."""
         ...
 
 
@@ -55,13 +65,16 @@ class Adwin:
 
     def __init__(self, delta: float) -> None:
         self._adwin = drift.ADWIN(delta=delta, clock=ADWIN_CLOCK)
+        self._recent = stats.EWMean(RECENT)
 
     def update(self, value: float) -> Shift | None:
         before = self._adwin.estimation
         self._adwin.update(value)
+        self._recent.update(value)
         if not self._adwin.drift_detected:
             return None
-        return _worse(before, self._adwin.estimation)
+        # What ADWIN has kept still holds much from before the change: it gives the direction only.
+        return Shift(before, self._recent.get(), self._adwin.estimation > before)
 
 
 class PageHinkley:
@@ -81,7 +94,7 @@ class PageHinkley:
             min_instances=self.SETTLING, delta=self.TOLERATED, threshold=threshold, alpha=1.0, mode="both"
         )
         self._mean, self._variance = stats.Mean(), stats.Var()
-        self._recent = stats.EWMean(0.02)
+        self._recent = stats.EWMean(RECENT)
 
     def update(self, value: float) -> Shift | None:
         before = self._mean.get()
@@ -95,11 +108,8 @@ class PageHinkley:
         if not self._test.drift_detected:
             return None
         self._mean, self._variance = stats.Mean(), stats.Var()
-        return _worse(before, self._recent.get())
-
-
-def _worse(before: float, after: float) -> Shift | None:
-    return Shift(before, after) if abs(after) > abs(before) else None
+        after = self._recent.get()
+        return Shift(before, after, after > before)
 
 
 DETECTORS: dict[str, tuple[Callable[[], Detector], Callable[[], Detector]]] = {
@@ -132,7 +142,11 @@ class DriftWatch:
         self._levels = {signal: [make() for make in DETECTORS[detector]] for signal in SIGNALS}
 
     def update(self, p: float, fraud: bool) -> list[Finding]:
-        """Take the probability that was given to an outcome; what that reveals."""
+        """Take the probability that was given to an outcome; what that reveals.
+
+        Losses that fall are no finding; a calibration that changes is one in either direction, because from 0
+        both lead away.
+        """
         # Of those kept: the inverse of models.sampling.correct_prior.
         among_kept = p * self._keep_one_in / (p * self._keep_one_in + 1.0 - p)
         loss: Signal = "fraud_loss" if fraud else "genuine_loss"
@@ -144,6 +158,6 @@ class DriftWatch:
         for signal, value in values:
             for level, detector in enumerate(self._levels[signal]):
                 shift = detector.update(value)
-                if shift is not None:
+                if shift is not None and (shift.grew or signal == "calibration"):
                     found.append(Finding(level == 1, signal, shift))
         return found
