@@ -74,6 +74,8 @@ class DriftAwareLearner(Learner):
 
     kind: ClassVar[str] = "drift_aware"
 
+    SETTLED = 1000
+    """Outcomes after which a learner is watched: a young one's errors change because it learns."""
     PATIENCE = 1000
     """Frauds after which a second learner that did not take over is dropped."""
 
@@ -120,7 +122,7 @@ class DriftAwareLearner(Learner):
 
     def _learn(self, x: Floats, fraud: bool, weight: float) -> None:
         p = self._active.score(x)
-        watched = self._active.n_frauds >= self._min_frauds
+        watched = self._active.n_learned >= self.SETTLED and self._active.n_frauds >= self._min_frauds
         compared = self._second is not None and self._second_frauds >= self._min_frauds
         if self._second is not None:
             if compared:

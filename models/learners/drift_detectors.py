@@ -144,8 +144,7 @@ class DriftWatch:
     def update(self, p: float, fraud: bool) -> list[Finding]:
         """Take the probability that was given to an outcome; what that reveals.
 
-        Losses that fall are no finding; a calibration that changes is one in either direction, because from 0
-        both lead away.
+        Changes for the better are no finding: losses that fall, a calibration that comes nearer to 0.
         """
         # Of those kept: the inverse of models.sampling.correct_prior.
         among_kept = p * self._keep_one_in / (p * self._keep_one_in + 1.0 - p)
@@ -158,6 +157,10 @@ class DriftWatch:
         for signal, value in values:
             for level, detector in enumerate(self._levels[signal]):
                 shift = detector.update(value)
-                if shift is not None and (shift.grew or signal == "calibration"):
+                if shift is not None and _worse(signal, shift):
                     found.append(Finding(level == 1, signal, shift))
         return found
+
+
+def _worse(signal: Signal, shift: Shift) -> bool:
+    return abs(shift.after) > abs(shift.before) if signal == "calibration" else shift.grew

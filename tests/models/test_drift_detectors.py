@@ -64,7 +64,7 @@ def test_page_hinkley_is_nearly_quiet_on_stationary_streams() -> None:
 
 @pytest.mark.parametrize(("keep_one_in", "seed"), [(1, 0), (1, 1), (10, 2), (10, 3)])
 def test_adwin_notices_frauds_that_look_genuine(keep_one_in: int, seed: int) -> None:
-    """Half of the frauds, 0.4 % of the outcomes, change their looks: noticed within 120 frauds, none before."""
+    """Half of the frauds change their looks, 0.4 % of all: noticed within 120 frauds, and not before."""
     watch = DriftWatch("adwin", keep_one_in)
     frauds = 0
     for p, fraud, place in zip(*scored(CHANGE + 25_000, seed, keep_one_in, changes=True), strict=True):
@@ -93,7 +93,9 @@ def test_losses_that_fall_are_no_finding() -> None:
     """A learner that gets better is left alone; one that gets worse by as much is not."""
     for first, second, quiet in ((0.2, 0.9, True), (0.9, 0.2, False)):
         watch = DriftWatch("adwin")
-        signals = [f.signal for row in range(4000) for f in watch.update(first if row < 2000 else second, True)]
+        signals = [
+            f.signal for row in range(4000) for f in watch.update(first if row < 2000 else second, True)
+        ]
         assert ("fraud_loss" not in signals) == quiet
 
 
