@@ -104,7 +104,8 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
     for stage in STAGES:
         if stage in stages:
             app = flow.apps[stage] = create_app(
-                f"fraudstream-{stage}",
+                # With other internal topics everything is read anew: the offsets go with the state.
+                f"{settings.topics.internal_prefix}.{stage}",
                 settings.broker.bootstrap,
                 options=_batching(stage, settings),
                 session_timeout=settings.worker.session_timeout / 1000,
