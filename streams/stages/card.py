@@ -164,6 +164,14 @@ class CardWork:
         for code in codes:
             metrics.dead_letters.add(1, code)
 
+    def dropped(self) -> dict[str, int]:
+        """What the state has given up before its time, by the names of `fraud_state_dropped`."""
+        return {
+            "transaction_ids": self.state.admission.forgotten,
+            "window_events": self.state.windows.truncated,
+            "known_frauds": self.state.windows.frauds_dropped,
+        }
+
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""
         return self.state.windows.n_keys, self.state.windows.nbytes + self.state.admission.nbytes

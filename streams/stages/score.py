@@ -312,6 +312,13 @@ class ScoreWork:
             str(self._partition),
         )
 
+    def dropped(self) -> dict[str, int]:
+        """What the state has given up before its time, by the names of `fraud_state_dropped`."""
+        windows = self.state.windows
+        if windows is None:
+            return {}
+        return {"window_events": windows.truncated, "known_frauds": windows.frauds_dropped}
+
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""
         windows = self.state.windows
