@@ -35,8 +35,13 @@ def rfc3339(time: int) -> str:
 
 def time_hint(time: int) -> str:
     """What a number outside the accepted range looks like, as the cure to show."""
-    for unit, factor in (("seconds", 1_000.0), ("microseconds", 1e-3), ("nanoseconds", 1e-6)):
-        if MIN_TIME <= time * factor < MAX_TIME:
+    # In integers: a time of hundreds of digits is no float.
+    for unit, scaled in (
+        ("seconds", time * 1_000),
+        ("microseconds", time // 1_000),
+        ("nanoseconds", time // 1_000_000),
+    ):
+        if MIN_TIME <= scaled < MAX_TIME:
             return f"looks like epoch {unit}, send milliseconds"
     return "outside the years 2000 to 2100"
 

@@ -234,6 +234,7 @@ TIME: list[Case] = [
     ("90 9999 west of Greenwich", tx(event_time="9999-12-31T23:59:59-05:00"), "time_range"),
     ("90 year 0001 east of Greenwich", tx(event_time="0001-01-01T00:00:00+05:00"), "time_range"),
     ("90 2^70", tx(event_time=2**70), "time_range"),
+    ("90 400 digits, more than a double holds", tx(event_time=10**400), "time_range"),
     ("91 in a year", tx(event_time="2099-12-31T23:59:59.999Z"), OK),
     ("93 local zone name", tx(event_time="2024-03-31T02:30:00 Europe/Berlin"), "time_format"),
 ]
@@ -279,6 +280,7 @@ LABEL_CASES: list[Case] = [
     ("114 revision huge", label(revision=2**31), "field_range"),
     ("114 revision true", label(revision=True), "field_type"),
     ("115 time in seconds", label(labelled_at=1_714_564_800), "time_range"),
+    ("115 time of 400 digits", label(labelled_at=10**400), "time_range"),
     ("115 time without zone", label(labelled_at="2024-05-01T12:00:00"), "time_format"),
     ("116 source empty", label(source=""), "field_length"),
     ("116 source with a line break", label(source="x\ny"), "field_characters"),
