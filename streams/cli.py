@@ -204,8 +204,8 @@ def backtest(
     FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields. Everything
     before --from warms the windows and the models up.
     """
-    from streams.app import feature_spec
     from streams.commands.progress import progress_bar
+    from streams.feature_settings import feature_spec
     from streams.history import backtest_report
     from streams.history.backtest import Backtest
     from streams.history.reading import count_rows, id_column, read_history

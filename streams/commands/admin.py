@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.app import catalogue_of, feature_spec
+from streams.feature_settings import catalogue_of, feature_spec
 from streams.kafka.clients import admin_client
 from streams.settings import Settings
 from streams.topics import Presence

@@ -28,7 +28,7 @@ _BROKER = click.option("--broker", metavar="HOST:PORT", help="Kafka broker; over
 def check(path: Path | None, broker: str | None) -> None:
     """Exit 0 if the settings can be carried out, else name every mistake."""
     # Faust and River take a second to import, which the other commands of this group need not wait for.
-    from streams.app import feature_spec
+    from streams.feature_settings import feature_spec
     from streams.stages.model_slots import build_learners
 
     settings = _load(path, broker)

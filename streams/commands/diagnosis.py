@@ -97,7 +97,7 @@ def _requirements() -> list[Requirement]:
 
 def check_settings(settings: Settings) -> Check:
     """The feature spec and the learners of the settings can be built."""
-    from streams.app import feature_spec
+    from streams.feature_settings import feature_spec
     from streams.stages.model_slots import build_learners
 
     try:
@@ -166,8 +166,8 @@ async def _check_topics(settings: Settings) -> Check:
 
 
 async def _check_models(settings: Settings) -> Check:
-    from streams.app import feature_spec
     from streams.commands.model_versions import read_versions
+    from streams.feature_settings import feature_spec
 
     try:
         versions = await read_versions(settings)
