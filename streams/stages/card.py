@@ -79,12 +79,8 @@ class CardWork:
         self.state = CardState(context.spec, time_rules(settings))
 
     async def open(self) -> None:
-        await self._changelog.restore(
-            self._partition, self.state, identity(self._context, "transactions")
-        )
-        await require_applied(
-            self._context, "transactions", {self._partition: self.state.next_offset}
-        )
+        await self._changelog.restore(self._partition, self.state, identity(self._context, "transactions"))
+        await require_applied(self._context, "transactions", {self._partition: self.state.next_offset})
 
     async def close(self) -> None:
         pass
