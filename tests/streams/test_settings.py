@@ -201,6 +201,11 @@ def test_config_show_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("[policy]\nthreshold = 7\n", "policy.threshold"),
         ("[features]\nentitis = []\n", "features"),
         ("[models.champion]\nname = 'a'\nkind = 'nothing'\n", "nothing"),
+        (
+            "[models.champion]\nname = 'a'\nkind = 'logistic'\noptions = {learning_rat = 1}\n",
+            "no option learning_rat; known are learning_rate, limit, prior",
+        ),
+        ("[models]\ncheckpoint_key_file = '/no/such/key'\n", "models.checkpoint_key_file: cannot read"),
     ):
         file.write_text(text)
         refused = runner.invoke(config, ["check", "--config", str(file)])
