@@ -100,6 +100,7 @@ def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
         "worker",
         "worker --stages card,score --metrics-port 9465",
         "worker --config fraud.toml --broker kafka:9092",
+        "--log-level debug worker",
     )
 )
 @click.option(
@@ -109,7 +110,11 @@ def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     show_default=True,
     help="The stages this worker runs.",
 )
-@click.option("--metrics-port", type=int, help="Port of /metrics, /livez and /readyz; 0 takes a free one.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Port of /metrics, /livez and /readyz; 0 takes a free one; overrides worker.metrics_port (9464).",
+)
 @CONFIG
 @BROKER
 def worker(
@@ -153,7 +158,10 @@ async def _require_topics(settings: Settings) -> None:
             )
 
 
-@main.command(epilog=examples("broker --port 9092", "broker --port 0"))
+@main.command(
+    short_help="Run the embedded broker, for trying things out.",
+    epilog=examples("broker --port 9092", "broker --port 0"),
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
@@ -173,10 +181,11 @@ def broker(port: int) -> None:
 
 
 @main.command(
+    short_help="Score a history without a broker; print AUC, AP, CP@100.",
     epilog=examples(
         "backtest history.parquet --from 2018-08-08 --to 2018-09-05",
         "backtest a.csv b.csv --mapping mine.toml --json",
-    )
+    ),
 )
 @FILES
 @click.option("--from", "start", type=DATE, callback=moment, help="Evaluate from this date on (UTC).")
@@ -227,7 +236,14 @@ def backtest(
         backtest_report.show(document)
 
 
-@main.command()
+@main.command(
+    short_help="Run everything on this machine for a simulated stream.",
+    epilog=examples(
+        "demo --transactions 20000 --json",
+        "demo --rate 0 --drift",
+        "demo --data payments.csv --mapping payments.toml --config fraud.toml",
+    ),
+)
 @click.option(
     "--transactions",
     type=click.IntRange(1000),

@@ -119,7 +119,7 @@ async def _check_port(address: str) -> Check:
             name, "failed", f"no answer in {_PORT_SECONDS:g} s", "look at the address and the firewall"
         )
     except OSError as error:
-        cure = "start a broker (`fraudstream broker`) or correct broker.bootstrap"
+        cure = "start a broker (`fraudstream broker`) or correct broker.bootstrap or --broker"
         return Check(name, "failed", error.strerror or type(error).__name__, cure)
     writer.close()
     return Check(name, "ok", f"open, {(time.perf_counter() - began) * 1000:.0f} ms")
