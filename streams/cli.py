@@ -40,6 +40,7 @@ from streams.commands.replay import replay
 from streams.commands.topics import topics
 from streams.errors import FraudstreamError, TopicMismatch, TopicMissing
 from streams.settings import Settings, load
+from streams.times import rfc3339
 
 
 class _Group(click.Group):
@@ -220,6 +221,8 @@ def backtest(
     from streams.history.reading import count_rows, id_column, read_history
     from streams.history.transaction_columns import between
 
+    if start is not None and end is not None and start >= end:
+        raise click.UsageError("--from is not before --to")
     delay = options.label_delay(settings, label_delay)
     run = Backtest(settings, feature_spec(settings), label_delay=delay)
     batches = read_history(files, mapping)
@@ -230,6 +233,14 @@ def backtest(
     if scores is not None:
         backtest_report.write_scores(result, scores, id_column(files, mapping))
     document = backtest_report.report(result, start, end)
+    if not document["evaluated"]:
+        times = result.event_time
+        held = (
+            f"is from {rfc3339(int(times.min()))} to {rfc3339(int(times.max()))}"
+            if len(times)
+            else "is empty"
+        )
+        options.warn(f"nothing to evaluate: what was scored of the history {held}; see --from and --to")
     if as_json:
         click.echo(json.dumps(document))
     else:

@@ -34,6 +34,7 @@ from streams.kafka.outputs import Output, Outputs, partition_for
 from streams.sections import Broker
 from streams.settings import load
 from streams.stages.model_feed import model_key
+from streams.times import rfc3339
 from tests.streams.clients import read, unique
 
 _TOPICS = (
@@ -213,6 +214,16 @@ def test_replay_publishes_transactions_and_labels(cli: Cli, tmp_path: Path) -> N
     missing = cli("replay", str(file), FRAUD_TOPICS__LABELS="nowhere")
     assert missing.exit_code == 1
     assert "topics create" in missing.stderr
+
+
+def test_a_backtest_of_nothing_says_so(cli: Cli, tmp_path: Path) -> None:
+    """Dates that leave nothing to evaluate are warned of with what there is; reversed ones are refused."""
+    file = str(history(tmp_path, 20))
+    empty = cli("backtest", file, "--from", "2030-01-01", "--json")
+    assert json.loads(empty.stdout)["evaluated"] == 0
+    assert "nothing to evaluate" in empty.stderr
+    assert rfc3339(TIME) in empty.stderr
+    assert cli("backtest", file, "--from", "2025-01-02", "--to", "2025-01-01").exit_code == 2
 
 
 def test_models_are_read_from_their_topic(cli: Cli) -> None:
