@@ -247,7 +247,8 @@ class LabelWork:
 
     def _outcome_records(self, outcomes: list[Columns]) -> list[Output]:
         topic = self._context.name("outcomes")
-        watermark = min(self.state.scored.values(), default=NEVER)
+        # Of a score partition that has not been heard of nothing is known.
+        watermark = min(self.state.scored.get(p, NEVER) for p in range(self._context.partitions))
         records = []
         for rows in outcomes:
             rows.meta |= self._meta(watermark=watermark)
