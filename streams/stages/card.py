@@ -33,7 +33,7 @@ from streams.stages.rows import from_transactions, hop_partitions
 
 #: Transactions worked on at once; bounds the size of a message to the hop.
 MOST_ROWS = 4096
-#: Bytes of refused values that are searched for card numbers before others may run: a second for some megabyte.
+#: Bytes of refused values searched for card numbers before others may run: a second for some megabyte.
 _SEARCHED_AT_ONCE = 262_144
 #: How often, and for how long after its last transactions, a partition repeats its watermark.
 _REPEAT_SECONDS = 2.0
