@@ -36,7 +36,7 @@ from models.learners.drift_detectors import LOSS_CAP
 from models.learners.registry import LEARNERS
 from models.sampling import keep_mask
 from monitoring.quality import average_precision
-from streams.app import feature_spec
+from streams.feature_settings import feature_spec
 from streams.history.backtest import Backtest, BacktestResult
 from streams.history.reading import read_history
 from streams.sections import Drift, Models, Slot

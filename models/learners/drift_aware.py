@@ -24,7 +24,7 @@ class PairedLosses:
     They fade by number of frauds, not of outcomes, so that as many frauds decide whatever their share.
     """
 
-    HALF_LIFE = 50.0
+    HALF_LIFE = 200.0
     """Frauds in which an outcome's say is halved."""
     DEVIATIONS = 2.0
     """How sure the difference must be, in standard deviations of its sum."""
@@ -75,7 +75,7 @@ class DriftAwareLearner(Learner):
     kind: ClassVar[str] = "drift_aware"
 
     SETTLED = 1000
-    """Outcomes after which a learner is watched: a young one's errors change because it learns."""
+    """Outcomes learned before the first is watched: a young one's errors change because it learns."""
     PATIENCE = 1000
     """Frauds after which a second learner that did not take over is dropped."""
 
@@ -122,7 +122,7 @@ class DriftAwareLearner(Learner):
 
     def _learn(self, x: Floats, fraud: bool, weight: float) -> None:
         p = self._active.score(x)
-        watched = self._active.n_learned >= self.SETTLED and self._active.n_frauds >= self._min_frauds
+        watched = self.n_learned >= self.SETTLED and self._active.n_frauds >= self._min_frauds
         compared = self._second is not None and self._second_frauds >= self._min_frauds
         if self._second is not None:
             if compared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_other_options_are_refused(drift: str) -> None:
     option = drift.split()[1]
     with pytest.raises(ValidationError, match=f"champion.drift.{option}"):
         settings(f'champion = {{ name = "m", kind = "logistic", drift = {drift} }}')
+
+
+def test_shown_settings_load_again(tmp_path: Path) -> None:
+    """With a watched champion and an unwatched shadow, and the other way round."""
+    watched = {"name": "a", "kind": "logistic", "drift": {"min_frauds": 9}}
+    other = {"name": "b", "kind": "logistic"}
+    for champion, shadow in ((watched, other), (other, watched)):
+        models = Models.model_validate({"champion": champion, "shadows": [shadow]})
+        made = load(environ={}).model_copy(update={"models": models})
+        (tmp_path / "fraud.toml").write_text(made.as_toml())
+        assert load(tmp_path / "fraud.toml", environ={}).models == models
 
 
 def test_a_learner_starts_anew_when_its_watch_changes() -> None:
