@@ -143,11 +143,11 @@ class Backtest:
     def _admit(self, rows: Columns) -> None:
         """Rows in the order of the history; those of the newest watermark wait for more of the same."""
         self._waiting.put([self._card_core.process(self._cards, rows)], None)
-        self._release(self._cards.admission.watermark - 1)
+        self._release(self._cards.admission.settled_watermark - 1)
 
     def _release(self, frontier: int) -> None:
-        for rows in self._waiting.take(frontier, _SLICE_ROWS):
-            for part in self._slices(rows):
+        for chunk in self._waiting.take(frontier, _SLICE_ROWS):
+            for part in self._slices(chunk.rows):
                 self._step(part)
         self._waiting.done(frontier)
 
