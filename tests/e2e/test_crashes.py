@@ -131,6 +131,30 @@ def test_a_worker_joins_and_another_leaves(
     judge(deployment, stream, undisturbed)
 
 
+def test_one_of_two_workers_is_killed_and_another_joins(
+    deploy: Callable[[str], Deployment], stream: Stream, undisturbed: str
+) -> None:
+    """The survivor takes over what the dead one had, under load; a third one then shares it again."""
+    deployment = deploy("one-of-two")
+    survivor, doomed = deployment.start(), deployment.start()
+    publish(deployment, stream, 0, 0.2)
+    until(lambda: held(survivor) and held(doomed), seconds=60, what="both hold partitions")
+    whole = held(survivor) + held(doomed)
+    publish(deployment, stream, 0.2, 0.6)
+    deployment.read_scores(len(deployment.seen.scores) + 100, seconds=60)
+    doomed.kill()
+    deployment.read_until(lambda: held(survivor) >= whole, seconds=60, what="the survivor holds all")
+    before = len(deployment.seen.scores)
+    publish(deployment, stream, 0.6, 0.8)
+    deployment.read_until(lambda: len(deployment.seen.scores) > before, seconds=60, what="progress alone")
+    third = deployment.start()
+    publish(deployment, stream, 0.8, 1.0)
+    finish(deployment, stream)
+    until(lambda: held(third) and held(survivor) < whole, seconds=60, what="the third shares")
+    deployment.settle()
+    judge(deployment, stream, undisturbed)
+
+
 def held(worker: Worker) -> float:
     """How many partitions the worker holds."""
     lines = [line for line in worker.metrics().splitlines() if line.startswith("fraud_assigned_partitions")]
