@@ -149,7 +149,7 @@ class ScoreWork:
             yield self._mark(owed)
 
     async def close(self) -> None:
-        pass
+        self._context.metrics.lag_seconds.forget(self._context.name("transactions"), str(self._partition))
 
     def _take_frauds(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Frauds that have become known, and up to when the label stage has told all."""
