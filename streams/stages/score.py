@@ -171,6 +171,7 @@ class ScoreWork:
     def _release(self) -> Iterator[Step]:
         """Score what every input has reached."""
         if not self.waiting.rows:
+            self._gate.rest(self._context.now_ms())
             self._finish(self.waiting.done(FOREVER))
             yield from self._pass_time()
             return
