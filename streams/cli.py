@@ -206,10 +206,10 @@ def backtest(
     """
     from streams.app import feature_spec
     from streams.commands.progress import progress_bar
+    from streams.contract.transaction_columns import between
     from streams.history import backtest_report
     from streams.history.backtest import Backtest
     from streams.history.reading import count_rows, id_column, read_history
-    from streams.history.transaction_columns import between
 
     delay = options.label_delay(settings, label_delay)
     run = Backtest(settings, feature_spec(settings), label_delay=delay)

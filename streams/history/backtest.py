@@ -18,9 +18,9 @@ import numpy.typing as npt
 import xxhash
 
 from models.spec import FeatureSpec
-from streams.commands.progress import Advance
+from streams.contract.transaction_columns import TransactionColumns
+from streams.history.advance import Advance
 from streams.history.delayed_labels import DelayedLabels
-from streams.history.transaction_columns import TransactionColumns
 from streams.settings import Settings
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.card import time_rules

@@ -27,8 +27,8 @@ import xxhash
 from models.spec import FeatureSpec
 from streams.contract.currencies import EXPONENTS
 from streams.contract.records import Transaction
+from streams.contract.transaction_columns import TransactionColumns
 from streams.errors import SettingsError, StateMismatch
-from streams.history.transaction_columns import TransactionColumns
 from streams.stages.columns import Columns
 
 U64 = npt.NDArray[np.uint64]

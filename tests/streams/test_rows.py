@@ -8,8 +8,8 @@ import xxhash
 
 from models.spec import FeatureSpec
 from streams.contract.records import Transaction
+from streams.contract.transaction_columns import TransactionColumns
 from streams.errors import SettingsError
-from streams.history.transaction_columns import TransactionColumns
 from streams.stages.rows import from_history, from_transactions, hashes, hop_partitions
 from tests.streams.made_up import START
 
