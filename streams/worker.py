@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError
@@ -212,6 +212,7 @@ class Health:
     def _sample_state(self) -> None:
         metrics = self._flow.metrics
         unaccounted = 0
+        dropped: Counter[str] = Counter()
         for stage, part in self._flow.parts.items():
             if not isinstance(part, StageLoop) or stage == "learn":
                 continue
@@ -222,7 +223,11 @@ class Health:
                 metrics.pending_labels.set(sum(len(work.state.verdicts) for work in part.works.values()))
             else:
                 unaccounted += sum(work.unaccounted for work in part.works.values())
+                for work in part.works.values():
+                    dropped.update(work.dropped())
         metrics.unaccounted.set(unaccounted)
+        for what, entries in dropped.items():
+            metrics.state_dropped.set(entries, what)
 
 
 def _version() -> str:
