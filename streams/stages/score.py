@@ -317,6 +317,16 @@ class ScoreWork:
             str(self._partition),
         )
 
+    @property
+    def models(self) -> list[tuple[str, str, int]]:
+        """Role, name and version of the models that score; version 0 are the rules, until one has learned."""
+        return list(self._deployment.models())
+
+    @property
+    def stood_in(self) -> bool:
+        """Whether the champion failed in the last batch."""
+        return self._core.stood_in
+
     def dropped(self) -> dict[str, int]:
         """What the state has given up before its time, by the names of `fraud_state_dropped`."""
         windows = self.state.windows
