@@ -81,6 +81,8 @@ class ScoreWork:
         self._told: dict[int, int] = {}
         self._unsaved: list[RecordBatch] = []
         self._scored = 0
+        #: rows received that are neither scored nor waiting; always 0
+        self.unaccounted = 0
         self._off: set[tuple[str, int]] = set()
         self._known_frauds = context.name("known-frauds")
         self._heartbeat = Heartbeat(context.partitions)
@@ -193,6 +195,7 @@ class ScoreWork:
             frontier = FOREVER
         for chunk in self.waiting.take(frontier, self._chunk_rows, live):
             yield from self._score(chunk, frontier)
+        self.unaccounted = self.waiting.received - self._scored - self.waiting.rows
         self._finish(self.waiting.done(frontier, live))
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
@@ -336,11 +339,6 @@ class ScoreWork:
         """Keys and bytes of the state."""
         windows = self.state.windows
         return (windows.n_keys, windows.nbytes) if windows is not None else (0, 0)
-
-    @property
-    def unaccounted(self) -> int:
-        """Rows received that are neither scored nor waiting; always 0."""
-        return self.waiting.received - self._scored - self.waiting.rows
 
 
 def fault(shadow: Shadow) -> str:
