@@ -97,7 +97,7 @@ class Topics(Section):
     metrics: TopicName = "fraud.metrics.v1"
     """Statistical metrics."""
     internal_prefix: TopicName = "fraud.internal"
-    """Start of the names of internal topics."""
+    """Start of the names of internal topics and of consumer groups; another one starts afresh."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 4
     """Partitions of every topic of the flow; cannot be changed once there is state."""
     replication: Annotated[int, Field(ge=1, le=9)] = 1
@@ -158,7 +158,7 @@ class Alignment(Section):
     """Waiting of a stage for its other inputs."""
 
     live_within: Duration = 60 * SECOND
-    """Records younger than this by the wall clock never wait."""
+    """A partition whose records are all younger than this by the wall clock never waits."""
     idle_after: Duration = 5 * SECOND
     """An input without progress for so long is not waited for."""
     max_buffered_rows: Annotated[int, Field(ge=1_000)] = 500_000
@@ -182,6 +182,17 @@ class Labels(Section):
         return self
 
 
+class Drift(Section):
+    """How a learner is watched for concept drift, and what follows."""
+
+    detector: Literal["adwin", "page_hinkley"] = "adwin"
+    """What watches its losses and its calibration."""
+    replace_when: Literal["better", "trained"] = "better"
+    """When a second learner takes over after drift: once its loss is lower, or once it has learned enough."""
+    min_frauds: Annotated[int, Field(ge=1)] = 30
+    """Frauds a learner has learned before it is watched, compared or takes over."""
+
+
 class Slot(Section):
     """A model by name, with the kind of its learner."""
 
@@ -193,6 +204,8 @@ class Slot(Section):
     """Share of genuine outcomes that it learns; its scores are corrected for it."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Arguments of the learner."""
+    drift: Drift | None = None
+    """Detection of concept drift and the reaction to it; without it the learner just goes on learning."""
 
 
 class Models(Section):

@@ -91,11 +91,11 @@ class Settings(Section):
 
 
 def _toml(table: Mapping[str, Any]) -> str:
-    """TOML of nested plain values: tables as sections, what stands in lists inline."""
+    """TOML of nested plain values: tables as sections, what stands in lists inline; None is left out."""
     lines: list[str] = []
 
     def write(part: Mapping[str, Any], path: str) -> None:
-        plain = {name: item for name, item in part.items() if not isinstance(item, dict)}
+        plain = {n: item for n, item in part.items() if item is not None and not isinstance(item, dict)}
         if path and (plain or not part):
             lines.append(f"\n[{path}]")
         lines.extend(f"{_toml_key(name)} = {_toml_value(item)}" for name, item in plain.items())
@@ -113,9 +113,8 @@ def _toml_key(name: str) -> str:
 
 def _toml_value(item: object) -> str:
     if isinstance(item, dict):
-        return (
-            "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(each)}" for name, each in item.items()) + "}"
-        )
+        pairs = (f"{_toml_key(n)} = {_toml_value(each)}" for n, each in item.items() if each is not None)
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(item, list | tuple):
         return "[" + ", ".join(map(_toml_value, item)) + "]"
     return json.dumps(item, ensure_ascii=False)

@@ -32,6 +32,7 @@ from streams.times import DAY
 Cleanup = Literal["delete", "compact"]
 
 STATEFUL_STAGES = ("card", "score", "label", "learn", "observe", "merge")
+_METRICS = "Window, Drift, Quality, event"
 _FOREVER = -1
 _LARGE = 16 * 1024 * 1024
 _CREATION_SECONDS = 30.0
@@ -144,7 +145,14 @@ class Catalogue:
                 public("dead_letters", "original bytes", "card label", "you", key="as it came"),
                 public("models", "Snapshot", "learn", "score learn", key="model", partitions=1),
                 public("control", "event", "you", "score learn", key="model", partitions=1),
-                public("metrics", "Window, Drift, Quality", "observe", "you", key="metric", partitions=1),
+                public(
+                    "metrics",
+                    "Window, Drift, Quality, event",
+                    "learn observe",
+                    "you",
+                    key="metric",
+                    partitions=1,
+                ),
                 *(internal(f"by-{each}", each, "columns", "card", "score") for each in entities),
                 internal("scored", "card", "columns", "score", "label observe"),
                 internal("known-frauds", first, "columns", "label", "score"),

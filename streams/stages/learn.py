@@ -1,7 +1,8 @@
 """The learn stage: River learners on outcomes, frozen versions out.
 
 Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic,
-keyed `name/version`; the oldest are tombstoned.
+keyed `name/version`; the oldest are tombstoned; and what learners notice about concept drift to the metrics
+topic, keyed `drift`.
 
 State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
 checkpoint (`learn_checkpoint.py`). Batches are finished only when a checkpoint covers them, so that a
@@ -21,6 +22,7 @@ from collections.abc import Callable, Generator, Iterator
 import faust
 
 from models.snapshot import Snapshot, encode
+from streams.contract.codecs import encode as encode_json
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
@@ -33,7 +35,7 @@ from streams.stages.failpoints import failpoint
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
-from streams.stages.model_feed import model_key
+from streams.stages.model_feed import highest_versions, model_key
 from streams.stages.model_slots import build_learners, checkpoint_key
 from streams.stages.rows import require_spec
 
@@ -82,6 +84,8 @@ class LearnWork:
         self._held: list[RecordBatch] = []
         self._waiting_bytes = 0
         self._paused = False
+        #: the checkpoint does not say yet which numbers come next: after a crash they must be the same
+        self._unsaved_numbers = False
         self._saved_at = context.clock()
         models, spec = context.settings.models, context.spec
         self.checkpoint = LearnCheckpoint(
@@ -94,6 +98,8 @@ class LearnWork:
         self._pause(False)  # whoever had the partition before may have been revoked while it was paused
         await self._changelog.restore(self._partition, self.checkpoint, identity(self._context, "outcomes"))
         await require_applied(self._context, "outcomes", {self._partition: self.checkpoint.next_offset})
+        published = await highest_versions(self._context.settings.broker, self._context.name("models"))
+        self._unsaved_numbers = self.checkpoint.number_from(published)
 
     @property
     def state(self) -> LearnCheckpoint:
@@ -122,6 +128,9 @@ class LearnWork:
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Take the outcomes, learn what has taken effect, publish."""
+        if self._unsaved_numbers:
+            yield Step(whole=True)
+            self._unsaved_numbers = False
         state = self.checkpoint.state
         learned = {name: learner.n_learned for name, learner in state.learners.items()}
         refused = dict(state.refused)
@@ -155,7 +164,15 @@ class LearnWork:
                 yield Step(self._versions(snapshots))
                 failpoint("learn:published")
             yield BREATH
+        if state.drift:
+            yield Step(self._drift_records(state))
         return published
+
+    def _drift_records(self, state: LearnState) -> list[Output]:
+        noticed, state.drift = state.drift, []
+        self._context.metrics.drift_alarms.add(sum(each.event.what == "drift" for each in noticed), "concept")
+        topic = self._context.name("metrics")
+        return [Output(topic, 0, b"drift", encode_json(each.record())) for each in noticed]
 
     def _versions(self, snapshots: list[Snapshot]) -> list[Output]:
         topic = self._context.name("models")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from river import __version__ as RIVER
 
-from models.learners.base import Learner
+from models.learners.base import DriftEvent, Learner
 from models.sampling import keep_mask
 from models.snapshot import Snapshot, make
 from streams.stages.alignment import NEVER
@@ -49,6 +49,19 @@ class LearnRules:
         return outcomes >= self.min_outcomes and learner.n_frauds >= self.min_frauds
 
 
+@dataclass(frozen=True, slots=True)
+class ModelDrift:
+    """What the learner of a model noticed about drift, at the outcome that took effect at `event_time`."""
+
+    model: str
+    event_time: int
+    event: DriftEvent
+
+    def record(self) -> dict[str, int | float | str]:
+        """The same as it is published."""
+        return {"event_time": self.event_time, "model": self.model, **asdict(self.event)}
+
+
 class LearnState:
     """The learners, the outcomes that wait, and how far the scoring watermark is known.
 
@@ -70,6 +83,8 @@ class LearnState:
         self.published_at = NEVER
         #: (known_at, transaction, fraud, learners as a bit mask, features), a heap
         self.waiting: list[tuple[int, int, bool, int, bytes]] = []
+        #: what learners noticed about drift, for whoever reports it to take away
+        self.drift: list[ModelDrift] = []
         #: verdict learned last, by transaction; the oldest are forgotten
         self.seen: dict[int, bool] = {}
 
@@ -132,6 +147,7 @@ class LearnCore:
             heapq.heappop(state.waiting)
             if self._is_new(state, transaction, fraud):
                 self._learn(state, np.frombuffer(features), fraud, wanted)
+                self._note_drift(state, known_at)
             done += 1
             if done % SLICE == 0:
                 yield []
@@ -166,6 +182,11 @@ class LearnCore:
             else:
                 state.learned[name] += 1
 
+    @staticmethod
+    def _note_drift(state: LearnState, event_time: int) -> None:
+        for name, learner in state.learners.items():
+            state.drift += [ModelDrift(name, event_time, event) for event in learner.take_events()]
+
     def _publish(self, state: LearnState, step: int) -> list[Snapshot]:
         """A new version of every learner that has learned enough, and something since its last one."""
         first = state.published_at == NEVER
@@ -192,6 +213,7 @@ class LearnCore:
                     reference=learner.reference,
                     golden_x=learner.recent,
                     river=RIVER,
+                    metrics=learner.figures(),
                 )
             )
         return snapshots

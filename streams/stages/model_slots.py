@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
+from models.learners.drift_aware import DriftAwareLearner
 from models.learners.registry import LEARNERS
 from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
@@ -35,8 +38,14 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
     place = f"models, {slot.name!r}"
     if slot.kind not in LEARNERS:
         raise SettingsError(f"{place}: unknown kind {slot.kind!r}; known are {', '.join(sorted(LEARNERS))}")
+    known = list(inspect.signature(LEARNERS[slot.kind]).parameters)[2:]  # after names and keep_one_in
+    if unknown := [name for name in slot.options if name not in known]:
+        raise SettingsError(
+            f"{place}.options: {slot.kind} has no option {', '.join(unknown)}; known are {', '.join(known)}"
+        )
     try:
-        return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        make = partial(LEARNERS[slot.kind], spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        return make() if slot.drift is None else DriftAwareLearner(make, **slot.drift.model_dump())
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.app import catalogue_of, feature_spec
 from streams.contract.codecs import encode
 from streams.contract.records import Feedback
+from streams.feature_settings import catalogue_of, feature_spec
 from streams.settings import Settings, load
 from streams.stages.columns import Columns
 from streams.stages.merge_core import MergeCore
