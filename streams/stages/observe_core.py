@@ -9,7 +9,8 @@
 * `shown`, `opened`, `confirmed`, `dismissed`, `decision_ms`, …: the funnel (`monitoring/funnel.py`).
 
 A row belongs to the slot of its event time, but never after the watermark it was admitted at: one that is
-stamped ahead counts when it came. So does one too late for the windows.
+stamped ahead counts when it came. So does one too late for the windows. Minutes are counted of live rows
+alone.
 """
 
 from __future__ import annotations
@@ -38,11 +39,15 @@ from streams.stages.observe_state import (
     Waiting,
 )
 from streams.stages.shape_parts import PackedShape, ShapePart, add_packed, pack, unpack
+from streams.times import HOUR
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 #: No transaction counts for more: a sum stays a 64-bit number, whatever is sent.
 MOST_AMOUNT = 10**12
+#: Rows that came later than this are history: they are counted by the hour alone, for a replay passes through
+#: the minutes of a day in no time.
+LIVE_WITHIN = 2 * HOUR
 #: Features are counted for one transaction in so many.
 SAMPLED_OF = 4
 
@@ -157,6 +162,7 @@ class ObserveCore:
         return parts
 
     def _alerts(self, state: ObserveState, change: ObserveStep, rows: Columns) -> None:
+        lively = live(rows)
         names, times = [name for _, name in roles(rows)[1:]], slot_times(rows)
         decided = [(arm, name, which) for arm, (name, which) in arms(rows).items()]
         for index in np.flatnonzero(rows.bools("alert")).tolist():
@@ -175,6 +181,7 @@ class ObserveCore:
                     for name, score in zip(names, scores, strict=True)
                     if score == score
                 },
+                live=bool(lively[index]),
             )
             change.alerts.append((transaction, alert))
             waiting = state.waiting.get(transaction)
@@ -202,10 +209,24 @@ def shapes(rows: Columns) -> dict[int, PackedShape]:
     return found
 
 
+def live(rows: Columns) -> Bools:
+    """Rows that came soon after where they are counted, by the Kafka timestamp of the transaction."""
+    return rows.ints("record_time") - slot_times(rows) <= LIVE_WITHIN
+
+
 def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
-    """Tallies of scored rows, by minute and by hour."""
-    minute = SLOT_MS[MINUTES]
-    slots, place = np.unique(slot_times(rows) // minute * minute, return_inverse=True)
+    """Tallies of scored rows: by hour, and of live rows by minute, too."""
+    lively = live(rows)
+    minutes = _tallies(rows.take(lively), SLOT_MS[MINUTES]) if lively.any() else {}
+    hours = {} if lively.all() else _tallies(rows.take(~lively), SLOT_MS[HOURS])
+    for slot, tally in minutes.items():
+        add(hours.setdefault(slot - slot % SLOT_MS[HOURS], {}), tally)
+    return {MINUTES: minutes, HOURS: hours}
+
+
+def _tallies(rows: Columns, length: int) -> dict[int, Tally]:
+    """Tallies by slots of `length` ms."""
+    slots, place = np.unique(slot_times(rows) // length * length, return_inverse=True)
     alert = rows.bools("alert")
     amount = np.minimum(rows.ints("amount_minor"), MOST_AMOUNT)
     counts: dict[str, Ints] = {}
@@ -245,10 +266,7 @@ def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
         for slot, value in zip(tallies, values.tolist(), strict=True):
             if value:
                 tallies[slot][name] = value
-    hours: dict[int, Tally] = {}
-    for slot, tally in tallies.items():
-        add(hours.setdefault(slot - slot % SLOT_MS[HOURS], {}), tally)
-    return {MINUTES: tallies, HOURS: hours}
+    return tallies
 
 
 def _act(
@@ -262,6 +280,8 @@ def _act(
     alert = Alert(held.time, held.model, held.arm, held.amount, held.exponent, held.seconded)
     progress = dict(held.progress)
     for kind, length in SLOT_MS.items():
+        if kind == MINUTES and not held.live:
+            continue
         before = after = progress.get(kind, Progress())
         for action, action_time in actions:
             if action_time - held.time <= state.counts_until(kind):

@@ -76,6 +76,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
     exponent: int
     seconded: dict[str, bool]
     progress: dict[str, Progress] = {}
+    live: bool = True
 
 
 class Waiting(msgspec.Struct, array_like=True, frozen=True):

@@ -48,7 +48,7 @@ MOST_MESSAGES = 1024
 _MARK_SECONDS = 0.25
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "alert", "amount_minor", "status",
+    "alert", "amount_minor", "status", "record_time",
 )  # fmt: skip
 
 

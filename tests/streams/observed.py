@@ -40,6 +40,7 @@ def made_up(n: int, seed: int, *, hours: int = 36, features: int = 2, partition:
         {
             "event_time": time,
             "watermark": watermark,
+            "record_time": watermark + 1000,
             "status": status,
             "offset": np.arange(n, dtype=np.int64),
             "transaction": np.arange(n, dtype=np.uint64) * np.uint64(PARTITIONS) + np.uint64(partition),

@@ -115,6 +115,18 @@ def test_a_restart_anywhere_gives_the_same_state(seed: int) -> None:
         }
 
 
+def test_a_history_is_counted_by_the_hour() -> None:
+    """Rows that came a day after they happened have no minutes, neither have the actions on their alerts."""
+    rows, state = made_up(500, 7), ObserveState(PARTITIONS)
+    rows.arrays["record_time"] = rows.ints("record_time") + np.where(np.arange(500) < 250, DAY, 0)
+    observe(state, [*messages(rows, 7), *(item for _, item in actions(rows, 7))])
+    assert sum(tally["transactions"] for tally in state.tallies[MINUTES].values()) == 250
+    assert whole(state)["transactions"] == 500
+    shown = sum(tally.get("shown", 0) for tally in state.tallies[MINUTES].values())
+    assert 0 < shown < whole(state)["shown"]
+    assert sum("transactions" not in tally for tally in state.tallies[MINUTES].values()) == 0
+
+
 def test_shapes_are_those_of_the_rows_of_an_hour() -> None:
     """Scores of all rows, features of one in four; sent when the hour is over, again when rows are late."""
     rows, state = made_up(2000, 6, hours=3), ObserveState(PARTITIONS)
