@@ -43,7 +43,8 @@ def count_score(tally: Tally, score: dict[str, Any], now: float) -> None:
     by_name = {score["model"]["name"]: score["score"]} | {
         each["name"]: each["score"] for each in score["shadows"]
     }
-    tally.versions[score["model"]["name"]] = ("champion", score["model"]["version"])
+    version = score["model"]["version"]
+    tally.versions[score["model"]["name"]] = ("champion" if version else "stand-in", version)
     for each in score["shadows"]:
         tally.versions[each["name"]] = ("shadow", each["version"])
     for name in tally.versions:
