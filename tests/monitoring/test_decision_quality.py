@@ -1,4 +1,4 @@
-"""Precision and recall under a feedback loop: naive figures are biased, those of the control group are not."""
+"""Precision and recall under a feedback loop: naive figures are biased, corrected ones are not."""
 
 from __future__ import annotations
 
