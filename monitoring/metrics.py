@@ -188,11 +188,11 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alert_precision", "gauge", "ratio",
         "Share of the alerts decided in the window that were confirmed.",
         "below what the threshold was set for."),
-    Definition("fraud_decision_precision", "gauge", "ratio",
+    Definition("fraud_outcome_precision", "gauge", "ratio",
         "Share of frauds among alerts with an outcome: naive as they come, corrected by the control group.",
         "far apart: acting on alerts hides frauds.",
         labels=("estimate",), children=_each(ESTIMATES)),
-    Definition("fraud_decision_recall", "gauge", "ratio",
+    Definition("fraud_outcome_recall", "gauge", "ratio",
         "Share of the frauds that raised an alert: naive as they come, corrected by the control group.",
         "far apart: acting on alerts hides frauds.",
         labels=("estimate",), children=_each(ESTIMATES)),
@@ -269,8 +269,8 @@ class Metrics:
         self.alert_funnel = counter("fraud_alert_funnel_total")
         self.alert_ctr = gauge("fraud_alert_ctr")
         self.alert_precision = gauge("fraud_alert_precision")
-        self.decision_precision = gauge("fraud_decision_precision")
-        self.decision_recall = gauge("fraud_decision_recall")
+        self.outcome_precision = gauge("fraud_outcome_precision")
+        self.outcome_recall = gauge("fraud_outcome_recall")
         self.average_precision = gauge("fraud_average_precision")
         self.roc_auc = gauge("fraud_roc_auc")
         self.card_precision = gauge("fraud_card_precision")

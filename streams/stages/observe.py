@@ -104,8 +104,8 @@ class ObserveCore:
             "alert_precision": self._funnel.precision(),
             "alert_rate": self._alert_rate.per_day(),
             "control_alerts": self._decisions.control_alerts(),
-            "decision_precision": {"naive": naive.precision, "corrected": corrected.precision},
-            "decision_recall": {"naive": naive.recall, "corrected": corrected.recall},
+            "outcome_precision": {"naive": naive.precision, "corrected": corrected.precision},
+            "outcome_recall": {"naive": naive.recall, "corrected": corrected.recall},
         }
 
 
@@ -184,10 +184,10 @@ class Observer:
         metrics.alert_ctr.set(report["alert_ctr"])
         metrics.alert_precision.set(report["alert_precision"])
         metrics.alert_rate.set(report["alert_rate"])
-        for estimate, value in report["decision_precision"].items():
-            metrics.decision_precision.set(value, estimate)
-        for estimate, value in report["decision_recall"].items():
-            metrics.decision_recall.set(value, estimate)
+        for estimate, value in report["outcome_precision"].items():
+            metrics.outcome_precision.set(value, estimate)
+        for estimate, value in report["outcome_recall"].items():
+            metrics.outcome_recall.set(value, estimate)
 
 
 def attach(app: faust.App, context: StageContext) -> Observer:

@@ -20,10 +20,11 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 KEY = bytes(range(100, 140))
 SHARE = 0.4
-COOLDOWN_HOURS = 12
+BUDGET = 20
+COOLDOWN_HOURS = 48
 POLICY = f"""[policy]
 kind = "budget"
-alerts_per_day = 12
+alerts_per_day = {BUDGET}
 threshold = 0.2
 cooldown = "{COOLDOWN_HOURS}h"
 control_share = {SHARE}
@@ -52,10 +53,14 @@ def outcome(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
     tables = settings(idle_after="15s").replace("[policy]\nthreshold = 0.2\n", policy)
     deployment = Deployment(broker, directory, tables)
     try:
-        deployment.start(failpoint="score:sent:3", wait=False)
+        deployment.start(failpoint="score:sent:12", wait=False)
         half = len(stream.events) // 2
         for number, (topic, key, value) in enumerate(stream.events):
             deployment.publish(topic, [(key, value)])
+            if number < half and number % 50 == 0:
+                # Many batches, so that the death comes when thresholds have moved.
+                deployment.flush()
+                deployment.read(0.1)
             if number == half:
                 deployment.flush()
                 deployment.read_until(
@@ -117,7 +122,7 @@ def test_every_threshold_is_published(outcome: Outcome) -> None:
     """
     by_partition: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for move in outcome.moves:
-        assert move["policy"] == "budget-12"
+        assert move["policy"] == f"budget-{BUDGET}"
         by_partition[move["partition"]].append(move)
     for told in by_partition.values():
         assert [move["version"] for move in told] == list(range(1, len(told) + 1))
@@ -154,7 +159,7 @@ def test_alerts_keep_to_threshold_cooldown_and_budget(outcome: Outcome) -> None:
     assert min(gaps) >= (COOLDOWN_HOURS - 1) * HOUR
     span = [score["event_time"] for score in outcome.scores.values()]
     days = (max(span) - min(span)) / (24 * HOUR)
-    assert 12 * days / 3 < len(alerts) <= 12 * (days + 1)
+    assert BUDGET * days / 3 < len(alerts) <= BUDGET * (days + 1)
 
 
 def test_the_control_group_is_drawn_by_the_key(outcome: Outcome) -> None:
@@ -191,7 +196,7 @@ def test_decisions_are_counted(outcome: Outcome) -> None:
         for line in outcome.metrics.splitlines()
         if not line.startswith("#")
     }
-    assert values["fraud_alert_budget"] == 12
+    assert values["fraud_alert_budget"] == BUDGET
     assert values['fraud_alerts_suppressed_total{reason="cooldown"}'] > 0
     assert 0 < values["fraud_control_group_total"] < values["fraud_alerts_total"]
     assert values["fraud_threshold_changes_total"] > 0
