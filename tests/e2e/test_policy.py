@@ -94,7 +94,7 @@ def moves(deployment: Deployment) -> list[dict[str, Any]]:
     while messages := reader.consume(1000, 2.0):
         for message in messages:
             if message.key() == b"threshold":
-                record = json.loads(message.value())
+                record = json.loads(message.value() or b"")
                 if record not in found:
                     found.append(record)
     reader.close()
