@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from streams.contract.currencies import EXPONENTS
 from streams.times import DAY, HOUR, MINUTE, SECOND, duration_ms
 
 
@@ -249,9 +248,6 @@ class Policy(Section):
             raise ValueError('kind "cost" needs investigation_cost, for instance {EUR = 500}')
         if self.investigation_cost and self.kind != "cost":
             raise ValueError('investigation_cost is for kind "cost"')
-        unknown = sorted(self.investigation_cost.keys() - EXPONENTS.keys())
-        if unknown:
-            raise ValueError(f"investigation_cost: {unknown[0]} is no current currency with minor units")
         if self.control_share and not self.control_key_file:
             raise ValueError(
                 "control_share needs control_key_file: a file with 32 random bytes that only the scorers read"

@@ -9,6 +9,8 @@ from models.alert_budget import BudgetPolicy, BudgetState
 from models.control_group import ControlGroup
 from models.decision import Decided, DecisionPolicy, DecisionState, ScoredRows
 from models.policy import CostPolicy, ThresholdPolicy
+from streams.contract.currencies import EXPONENTS
+from streams.errors import SettingsError
 from streams.keys import read_key
 from streams.settings import Settings
 from streams.stages import columns
@@ -47,13 +49,17 @@ def decision_policy(settings: Settings) -> DecisionPolicy:
     """What decides, with these settings.
 
     Raises:
-        SettingsError: the key of the control group cannot be read.
+        SettingsError: the key of the control group cannot be read, or a currency is unknown.
     """
     policy = settings.policy
     threshold: ThresholdPolicy | CostPolicy | BudgetPolicy = ThresholdPolicy(policy.threshold)
     if policy.kind == "budget":
         threshold = BudgetPolicy(policy.alerts_per_day, settings.topics.partitions, policy.threshold)
     elif policy.kind == "cost":
+        if unknown := sorted(policy.investigation_cost.keys() - EXPONENTS.keys()):
+            raise SettingsError(
+                f"policy.investigation_cost: {unknown[0]} is no current ISO 4217 code with minor units"
+            )
         threshold = CostPolicy(policy.investigation_cost, policy.threshold)
     control = None
     if policy.control_share:

@@ -134,6 +134,8 @@ def test_the_settings_choose_the_policy(tmp_path: Path) -> None:
     assert policy().name == ThresholdPolicy(0.2).name
     assert policy(kind="budget", alerts_per_day=40).name == BudgetPolicy(40, 4, 0.2).name
     assert policy(kind="cost", investigation_cost={"EUR": 500}).name == CostPolicy({"EUR": 500}, 0.2).name
+    with pytest.raises(SettingsError, match=r"policy\.investigation_cost: EURO is no current"):
+        policy(kind="cost", investigation_cost={"EUR": 500, "EURO": 500})
     assert not policy().remembers
     assert policy(cooldown="1h").remembers
     key = tmp_path / "key"
