@@ -42,6 +42,8 @@ _CARRIED = (
     "propensity",
 )  # fmt: skip
 _CARRIED_STRINGS = ("transaction_id", "card_id")
+#: Source of an outcome about which nobody has said anything.
+MATURITY = "maturity"
 #: Verdicts kept of one transaction: changes of mind in time, each of higher rank than those before it.
 MOST_VERDICTS = 16
 
@@ -261,7 +263,7 @@ class LabelJoin:
             keep.append(index)
             fraud.append(is_fraud)
             known_at.append(matured_at)
-            source.append(verdict.source if verdict is not None else "maturity")
+            source.append(verdict.source if verdict is not None else MATURITY)
             if verdict is not None:
                 self.counts[verdict.source, "joined"] += 1
         self._commit(state, step, change)
