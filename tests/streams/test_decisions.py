@@ -117,13 +117,6 @@ def test_decisions_are_part_of_the_state_of_the_score_stage() -> None:
     assert len({*np.frombuffer(expected[4]).tolist()}) > 1
 
 
-def test_old_state_without_decisions_is_taken() -> None:
-    """A head that was written before there were any loads as one without memory."""
-    state = ScoreState(SPEC, lateness_ms=HOUR)
-    state.load(state.buckets - 1, b"\x94\x81\x00\x05\x80\x07\x80")
-    assert (state.applied, state.began, state.decisions) == ({0: 5}, 7, DecisionState())
-
-
 def test_the_settings_choose_the_policy(tmp_path: Path) -> None:
     """Each kind; a control group with the key in the file."""
 
