@@ -148,7 +148,8 @@ def test_another_model_starts_anew() -> None:
     state, policy = DecisionState(), budget(50)
     decide(policy, history(2, steady), state=state)
     learned = policy.threshold(state)
-    other = replace(history(2, creeping), model="other")
+    other = replace(history(2, steady), model="other")
+    other = replace(other, scores=other.scores / 4)
     later = replace(other, watermark=other.watermark + 2 * DAY)
     outcome = decide(policy, later, state=state)
     assert learned != 0.2
@@ -158,6 +159,7 @@ def test_another_model_starts_anew() -> None:
     handover = outcome.changes[at]
     assert (handover.model, handover.former, handover.threshold) == ("other", former, 0.2)
     assert {change.model for change in outcome.changes[at:]} == {"other"}
+    assert outcome.changes[at + 1].threshold < 0.2
 
 
 def test_a_stand_in_is_judged_by_the_settings_and_teaches_nothing() -> None:

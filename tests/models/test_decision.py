@@ -118,3 +118,5 @@ def test_odd_stamps_do_not_start_or_end_a_cooldown() -> None:
     late = decide(policy, scored([0.9, 0.9], minutes=[10, 160], cards=[1, 1]), state=state)
     assert late.alert.tolist() == [False, True]
     assert state.clock == START + 160 * MINUTE
+    decide(policy, scored([0.9], minutes=[20], cards=[3]), state=state)
+    assert state.cooling[3] == START + 220 * MINUTE
