@@ -21,6 +21,9 @@ WINDOWS = ("1m", "1h", "24h")
 DRIFT_KINDS = (
     "data", "unit_change", "missing", "out_of_range", "unseen", "score", "concept", "label",
 )  # fmt: skip
+SUPPRESSED = ("cooldown", "budget")
+RULES_BECAUSE = ("unlearned", "failed")
+ESTIMATES = ("naive", "corrected")
 DROPPED = ("transaction_ids", "window_events", "known_frauds")
 SHADOW_FAULTS = ("raised", "not_finite", "slow")
 
@@ -54,6 +57,26 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alerts_total", "counter", "alerts",
         "Alerts published.",
         "a jump, or none for hours."),
+    Definition("fraud_alerts_suppressed_total", "counter", "transactions",
+        "Would-be alerts that were none: the card's cooldown, or no credit left in the budget.",
+        "budget rising: the threshold has not followed the scores.",
+        labels=("reason",), children=_each(SUPPRESSED)),
+    Definition("fraud_control_group_total", "counter", "alerts",
+        "Alerts of the control group, which are to be left alone; counted in fraud_alerts_total, too.",
+        "far from policy.control_share of the alerts."),
+    Definition("fraud_threshold_changes_total", "counter", "changes",
+        "Moves of the threshold; each is a record on the metrics topic.",
+        "at every hour: the scores swing."),
+    Definition("fraud_alert_budget", "gauge", "alerts per day",
+        "policy.alerts_per_day of a budget; 0 without one.",
+        "not what the analysts can handle."),
+    Definition("fraud_alert_rate", "gauge", "alerts per day",
+        "Alerts in the last full day of event time.",
+        "far from fraud_alert_budget, which it meets on average."),
+    Definition("fraud_rules_scored_total", "counter", "transactions",
+        "Transactions that the rules scored: nothing learned yet, or the champion failed.",
+        "any increase once a version has been learned.",
+        labels=("reason",), children=_each(RULES_BECAUSE)),
     Definition("fraud_score_duration_seconds", "histogram", "seconds",
         "Time in which a batch was scored by the champion, counted for each of its transactions.",
         "p99 above 0.025.",
@@ -238,6 +261,14 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_decision_delay_seconds", "gauge", "seconds",
         "Mean event time from a transaction to the decision on its alert, of the last 24 h.",
         "above what stops a fraud."),
+    Definition("fraud_outcome_precision", "gauge", "ratio",
+        "Share of frauds among alerts with an outcome: naive as they come, corrected by the control group.",
+        "far apart: acting on alerts hides frauds.",
+        labels=("estimate",), children=_each(ESTIMATES)),
+    Definition("fraud_outcome_recall", "gauge", "ratio",
+        "Share of the frauds that raised an alert: naive as they come, corrected by the control group.",
+        "far apart: acting on alerts hides frauds.",
+        labels=("estimate",), children=_each(ESTIMATES)),
     Definition("fraud_average_precision", "gauge", "ratio",
         "Average precision over matured outcomes, by role.",
         "falling, or a shadow above the champion for days.",
@@ -255,7 +286,7 @@ METRICS: tuple[Definition, ...] = (
         "above 0.02.",
         labels=("role",)),
     Definition("fraud_threshold", "gauge", "probability",
-        "Score from which a transaction becomes an alert.",
+        "Score from which a transaction becomes an alert; of a budget, in the partition that scored last.",
         "a move nobody made."),
     Definition("fraud_build_info", "gauge", "info",
         "1 for the version that runs.",
@@ -274,6 +305,12 @@ class Metrics:
         self.transactions = counter("fraud_transactions_total")
         self.unaccounted = gauge("fraud_unaccounted_transactions")
         self.alerts = counter("fraud_alerts_total")
+        self.alerts_suppressed = counter("fraud_alerts_suppressed_total")
+        self.control_group = counter("fraud_control_group_total")
+        self.threshold_changes = counter("fraud_threshold_changes_total")
+        self.alert_budget = gauge("fraud_alert_budget")
+        self.alert_rate = gauge("fraud_alert_rate")
+        self.rules_scored = counter("fraud_rules_scored_total")
         self.score_duration = histogram("fraud_score_duration_seconds")
         self.end_to_end = histogram("fraud_end_to_end_seconds")
         self.stage_duration = histogram("fraud_stage_duration_seconds")
@@ -322,6 +359,8 @@ class Metrics:
         self.shadow_disagreement = gauge("fraud_shadow_disagreement")
         self.human_agreement = gauge("fraud_human_agreement")
         self.decision_delay = gauge("fraud_decision_delay_seconds")
+        self.outcome_precision = gauge("fraud_outcome_precision")
+        self.outcome_recall = gauge("fraud_outcome_recall")
         self.average_precision = gauge("fraud_average_precision")
         self.roc_auc = gauge("fraud_roc_auc")
         self.card_precision = gauge("fraud_card_precision")

@@ -66,13 +66,18 @@ class Settings(Section):
             raise ValueError(
                 "topics.retention must be longer than labels.maturity, or scored features are gone"
             )
+        if self.policy.kind == "budget" and self.policy.alerts_per_day < self.topics.partitions:
+            raise ValueError(
+                f"policy.alerts_per_day ({self.policy.alerts_per_day:g}) must be at least topics.partitions "
+                f"({self.topics.partitions}): each of them holds its part of the budget"
+            )
         return self
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits over all that can change a score or an alert, wherever it was set."""
         content = {name: part for name, part in self.model_dump(mode="json").items() if name in _DECIDING}
-        del content["models"]["checkpoint_key_file"]
+        del content["models"]["checkpoint_key_file"], content["policy"]["control_key_file"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return sha256(canonical.encode()).hexdigest()[:16]
 

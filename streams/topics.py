@@ -148,7 +148,7 @@ class Catalogue:
                 public(
                     "metrics",
                     "Window, Drift, Quality, event",
-                    "learn observe",
+                    "score learn observe",
                     "you",
                     key="metric",
                     partitions=1,

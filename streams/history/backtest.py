@@ -26,6 +26,7 @@ from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.card import time_rules
 from streams.stages.card_core import CardCore, CardState
 from streams.stages.columns import Columns
+from streams.stages.decisions import decision_policy
 from streams.stages.label import label_policy
 from streams.stages.label_core import LabelJoin
 from streams.stages.label_state import LabelState, LabelStep
@@ -103,7 +104,7 @@ class Backtest:
         self._cards = CardState(spec, time_rules(settings))
         self._card_core = CardCore(spec)
         self._score_state = ScoreState(spec, lateness_ms=settings.time.allowed_lateness)
-        self._score_core = ScoreCore(settings.policy.threshold, time.perf_counter)
+        self._score_core = ScoreCore(decision_policy(settings), time.perf_counter)
         self._deployment = initial_deployment(settings.models, spec)
         # Time budgets depend on the machine; a backtest must not.
         self._deployment.seconds_per_row = float("inf")

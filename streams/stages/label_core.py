@@ -37,10 +37,15 @@ from streams.stages.columns import Columns
 from streams.stages.label_state import Alerted, LabelState, LabelStep, Verdict, with_verdict
 
 #: Outcomes keep these columns of the scored rows.
-_CARRIED = ("event_time", "transaction", "card", "hop", "features", "champion", "shadows")
+_CARRIED = (
+    "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "alert", "control",
+    "propensity",
+)  # fmt: skip
 #: And these, for the observe stage; a backtest has not all of them.
-_OBSERVED = ("offset", "watermark", "status", "alert", "amount_minor", "exponent", "threshold")
+_OBSERVED = ("offset", "watermark", "status", "amount_minor", "exponent", "threshold")
 _CARRIED_STRINGS = ("transaction_id", "card_id")
+#: Source of an outcome about which nobody has said anything.
+MATURITY = "maturity"
 #: Of the place of a decided row, for its number in its message; the message's offset stands above.
 _ROW_BITS = 16
 #: Verdicts kept of one transaction: changes of mind in time, each of higher rank than those before it.
@@ -262,7 +267,7 @@ class LabelJoin:
             keep.append(index)
             fraud.append(is_fraud)
             known_at.append(matured_at)
-            source.append(verdict.source if verdict is not None else "maturity")
+            source.append(verdict.source if verdict is not None else MATURITY)
             if verdict is not None:
                 self.counts[verdict.source, "joined"] += 1
         self._commit(state, step, change)

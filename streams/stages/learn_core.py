@@ -16,10 +16,15 @@ import numpy.typing as npt
 from river import __version__ as RIVER
 
 from models.learners.base import DriftEvent, Learner
+from models.outcome_weights import outcome_weights
 from models.sampling import keep_mask
 from models.snapshot import Snapshot, make
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
+from streams.stages.label_core import MATURITY
+
+#: An outcome that waits: known_at, transaction, fraud, learners as a bit mask, features, weight.
+Waiting = tuple[int, int, bool, int, bytes, float]
 
 #: Outcomes learned between two chances for others to run.
 SLICE = 8
@@ -81,8 +86,8 @@ class LearnState:
         self.watermarks = dict.fromkeys(range(partitions), NEVER)
         self.clock = NEVER
         self.published_at = NEVER
-        #: (known_at, transaction, fraud, learners as a bit mask, features), a heap
-        self.waiting: list[tuple[int, int, bool, int, bytes]] = []
+        #: a heap
+        self.waiting: list[Waiting] = []
         #: what learners noticed about drift, for whoever reports it to take away
         self.drift: list[ModelDrift] = []
         #: verdict learned last, by transaction; the oldest are forgotten
@@ -110,12 +115,21 @@ class LearnCore:
         self.rules = rules
 
     def take(self, state: LearnState, outcomes: Columns) -> int:
-        """Outcomes that will be learned once they take effect; returns how many of them are kept."""
+        """Outcomes that will be learned once they take effect; returns how many of them are kept.
+
+        Those that say nothing (`models/outcome_weights.py`) are not.
+        """
         if not len(outcomes):
             return 0
         transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
         known_at = outcomes.ints("known_at")
-        wanted = state.wants(transactions, fraud)
+        weights = outcome_weights(
+            outcomes.bools("alert"),
+            outcomes.bools("control"),
+            outcomes.floats("propensity"),
+            np.array([source != MATURITY for source in outcomes.strings["source"]], np.bool_),
+        )
+        wanted = np.where(weights > 0.0, state.wants(transactions, fraud), 0)
         features = np.ascontiguousarray(outcomes.floats("features"))
         keep = np.flatnonzero(wanted).tolist()
         for index in keep:
@@ -125,6 +139,7 @@ class LearnCore:
                 bool(fraud[index]),
                 int(wanted[index]),
                 features[index].tobytes(),
+                float(weights[index]),
             )
             heapq.heappush(state.waiting, item)
         return len(keep)
@@ -139,14 +154,14 @@ class LearnCore:
         state.clock = max(state.clock, clock)
         done = 0
         while state.waiting and state.waiting[0][0] <= state.clock:
-            known_at, transaction, fraud, wanted, features = state.waiting[0]
+            known_at, transaction, fraud, wanted, features, weight = state.waiting[0]
             step = known_at - known_at % self.rules.publish_every_ms
             if step > state.published_at:
                 yield self._publish(state, step)
                 continue
             heapq.heappop(state.waiting)
             if self._is_new(state, transaction, fraud):
-                self._learn(state, np.frombuffer(features), fraud, wanted)
+                self._learn(state, np.frombuffer(features), fraud, wanted, weight)
                 self._note_drift(state, known_at)
             done += 1
             if done % SLICE == 0:
@@ -171,12 +186,13 @@ class LearnCore:
         features: np.ndarray[tuple[int], np.dtype[np.float64]],
         fraud: bool,
         wanted: int,
+        weight: float,
     ) -> None:
         for position, (name, learner) in enumerate(state.learners.items()):
             if not wanted >> position & 1:
                 continue
             try:
-                learner.learn(features, fraud)
+                learner.learn(features, fraud, weight)
             except ValueError:
                 state.refused[name] += 1
             else:

@@ -92,6 +92,7 @@ class MergeWork:
         if now - self._shown_at >= SHOW_SECONDS:
             self._shown_at = now
             self._gauges.windows(self._core.current(self.state))
+            self._gauges.decisions(self._core.alerts_of_a_day(self.state), self.state.decisions)
             self._gauges.quality(self._core.quality(self.state), self._core.estimates(self.state))
 
     def _save(self) -> Iterator[Step]:

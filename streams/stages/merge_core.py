@@ -25,6 +25,7 @@ from monitoring.tallies import Tally, add
 from monitoring.window_report import figures
 from streams.stages import columns
 from streams.stages.columns import Columns
+from streams.stages.label_core import MATURITY
 from streams.stages.merge_state import BY_NAME, Due, Judged, MergeState, MergeStep
 from streams.stages.observe_core import MOST_AMOUNT, arms, by_role, roles, slot_times
 from streams.stages.observe_state import HOURS, SLOT_MS, Part
@@ -131,6 +132,9 @@ class MergeCore:
             "time": times,
             "card": rows.words("card").view(np.int64),
             "fraud": rows.bools("fraud"),
+            "alert": rows.bools("alert"),
+            "control": rows.bools("control"),
+            "propensity": rows.floats("propensity"),
             "scores": np.stack(list(scores.values()), axis=1),
         }
         change.scores.append(Columns({"roles": list(scores), "sign": 1}, reduced).encode())
@@ -169,6 +173,13 @@ class MergeCore:
             end = newest - newest % window.slot + window.slot
             result[name] = figures(state.tally(window, kind, end))
         return result
+
+    @staticmethod
+    def alerts_of_a_day(state: MergeState) -> int:
+        """Alerts in the last 24 full hours of event time."""
+        kind, window = BY_NAME["24h"]
+        newest = max(state.watermarks.values())
+        return state.tally(window, kind, newest - newest % _HOUR).get("alerts", 0)
 
     @staticmethod
     def quality(state: MergeState) -> dict[str, dict[str, float]]:
@@ -221,7 +232,7 @@ def _tally(rows: Columns) -> Tally:
         tally[f"fraud_amount@exponent:{exponent}"] = int(amount[fraud & (exponents == exponent)].sum())
     delays = np.maximum(rows.ints("known_at") - rows.ints("event_time"), 0)
     for index, source in enumerate(rows.strings["source"]):
-        if source != "maturity":
+        if source != MATURITY:
             name = bounded_source(source)
             delay = int(min(delays[index], 400 * DAY_MS))
             add(tally, {f"labels@source:{name}": 1, f"label_ms@source:{name}": delay})

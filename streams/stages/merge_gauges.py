@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monitoring.decision_quality import DecisionQuality
 from monitoring.families import Gauge
 from monitoring.funnel import STEPS
 from monitoring.metrics import Metrics
@@ -30,6 +31,14 @@ class MergeGauges:
             metrics.window_alerts.set(figures["alerts"], name)
             metrics.window_alert_rate.set(figures["alert_rate"], name)
         self._day(windows[_DAY])
+
+    def decisions(self, alerts: int, decisions: DecisionQuality) -> None:
+        """Show how many alerts a day there are, and how right they are."""
+        metrics = self._metrics
+        metrics.alert_rate.set(alerts)
+        for estimate, totals in (("naive", decisions.naive()), ("corrected", decisions.corrected())):
+            metrics.outcome_precision.set(totals.precision, estimate)
+            metrics.outcome_recall.set(totals.recall, estimate)
 
     def quality(
         self, quality: Mapping[str, Mapping[str, float]], estimates: Mapping[str, tuple[float, float]]
@@ -107,7 +116,8 @@ class MergeGauges:
             metrics.human_agreement, metrics.average_precision, metrics.roc_auc, metrics.calibration_error,
             metrics.card_precision, metrics.feature_drift, metrics.score_drift, metrics.drift_raised,
             metrics.concept_raised, metrics.base_rate, metrics.label_coverage, metrics.estimated_base_rate,
-            metrics.estimated_precision,
+            metrics.estimated_precision, metrics.alert_rate, metrics.outcome_precision,
+            metrics.outcome_recall,
         )  # fmt: skip
         for gauge in gauges:
             gauge.forget()

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from monitoring.decision_quality import DecisionQuality, Saved
 from monitoring.live_quality import DAY_MS, DAYS, CardDay, DayQuality, ScoreSketch
 from monitoring.tallies import Tally, Window, add, total
 from streams.stages import columns
@@ -109,6 +110,7 @@ class _Head(msgspec.Struct, array_like=True):
     offsets: dict[str, bytes]
     drift: bytes
     days: bytes
+    decisions: Saved
 
 
 class MergeState:
@@ -125,6 +127,7 @@ class MergeState:
     def __init__(self, partitions: int, features: tuple[str, ...] = (), maturity: int = 7 * DAY) -> None:
         self.drift = DriftState(features)
         self.days = JudgedDays(maturity)
+        self.decisions = DecisionQuality()
         self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}
         #: the next offset of each input
         self.positions: dict[str, int] = {}
@@ -228,8 +231,8 @@ class MergeState:
         """Count outcomes by day and role.
 
         Args:
-            packed: `time` and `card` i8, `fraud` bool, `scores` f8 (rows, roles) with `roles` in the
-                metadata; `sign` is -1 to take them back.
+            packed: `time` and `card` i8, `fraud`, `alert` and `control` bool, `propensity` f8, `scores` f8
+                (rows, roles) with `roles` in the metadata; `sign` is -1 to take them back.
         """
         rows = columns.decode(packed)
         roles = msgspec.convert(rows.meta["roles"], list[str])
@@ -245,6 +248,15 @@ class MergeState:
                     rows.floats("scores")[chosen, column],
                     sign,
                 )
+        self.decisions.update(
+            rows.ints("time"),
+            rows.ints("card"),
+            rows.bools("fraud"),
+            rows.bools("alert"),
+            rows.bools("control"),
+            rows.floats("propensity"),
+            sign,
+        )
 
     def _forget(self) -> None:
         """Drop what is too old, or too much."""
@@ -268,7 +280,10 @@ class MergeState:
         if bucket == _BUCKETS:
             packed = {source: offsets.tobytes() for source, offsets in self._offsets.items()}
             drift, days = self.drift.dump(), self.days.dump()
-            return _encode(_Head(self.positions, self.watermarks, self.places, packed, drift, days))
+            decisions = self.decisions.dump()
+            return _encode(
+                _Head(self.positions, self.watermarks, self.places, packed, drift, days, decisions)
+            )
         return _encode(
             _Bucket(
                 {
@@ -292,6 +307,7 @@ class MergeState:
             self._offsets = {name: np.frombuffer(packed, np.int64) for name, packed in head.offsets.items()}
             self.drift.load(head.drift)
             self.days.load(head.days)
+            self.decisions.load(head.decisions)
             return
         saved = _decode_bucket(data)
         for kind, slots in self.parts.items():

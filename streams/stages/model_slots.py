@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
@@ -15,10 +14,8 @@ from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
 from streams.errors import SettingsError
+from streams.keys import read_key
 from streams.sections import Models, Slot
-
-#: Bytes; shorter than the digest of HMAC-SHA256 a key weakens it.
-SHORTEST_KEY = 32
 
 
 def build_learners(models: Models, spec: FeatureSpec) -> dict[str, Learner]:
@@ -57,18 +54,7 @@ def checkpoint_key(models: Models) -> bytes:
         SettingsError: the file cannot be read or holds too little.
     """
     file = models.checkpoint_key_file
-    if not file:
-        return b""
-    try:
-        key = Path(file).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"models.checkpoint_key_file: cannot read {file}: {error.strerror}") from None
-    if len(key) < SHORTEST_KEY:
-        raise SettingsError(
-            f"models.checkpoint_key_file: {file} holds {len(key)} bytes, a key has {SHORTEST_KEY} or more: "
-            f"`openssl rand -out {file} {SHORTEST_KEY}`"
-        )
-    return key
+    return read_key("models.checkpoint_key_file", file) if file else b""
 
 
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:

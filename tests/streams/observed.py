@@ -50,6 +50,8 @@ def made_up(n: int, seed: int, *, hours: int = 36, features: int = 2, partition:
             "shadows": shadow[:, None],
             "threshold": np.full(n, THRESHOLD),
             "alert": champion >= THRESHOLD,
+            "control": (champion >= THRESHOLD) & (np.arange(n) % 10 == 0),
+            "propensity": np.where((champion >= THRESHOLD) & (np.arange(n) % 10 == 0), 0.1, 1.0),
             "amount_minor": random.integers(0, 10_000, n),
             "exponent": np.where(random.random(n) < 0.1, 0, 2).astype(np.uint8),
         },

@@ -71,7 +71,7 @@ def test_rows_count_once_in_the_slot_of_their_event_time() -> None:
         exponent, shadow = int(rows.codes("exponent")[row]), float(rows.floats("shadows")[row, 0])
         counted = {
             "transactions": 1, "transactions@by:a|champion": 1,
-            "alerts": alert, "alerts@by:a|champion": alert,
+            "alerts": alert, "alerts@by:a|champion": alert, "control": bool(rows.bools("control")[row]),
             "late": rows.codes("status")[row] == 1, f"amount@exponent:{exponent}": amount,
             f"flagged@exponent:{exponent}": amount * alert,
         }  # fmt: skip
@@ -279,6 +279,11 @@ def test_windows_are_sums_over_all_partitions() -> None:
         _, window = BY_NAME[name]
         inside = (times >= end - window.length) & (times < end)
         assert json.loads(records[name, end])["transactions"] == inside.sum() > 0
+    state = MergeState(PARTITIONS)
+    MERGE.parts(state, MergeStep(), [*first, *second])
+    alert = np.concatenate([rows.bools("alert") for rows in sources])
+    hour = max(state.watermarks.values()) // HOUR * HOUR
+    assert MERGE.alerts_of_a_day(state) == (alert & (times >= hour - DAY) & (times < hour)).sum() > 0
 
 
 def test_one_stalled_partition_does_not_hold_the_windows_back() -> None:
@@ -346,6 +351,9 @@ def test_outcomes_count_once_in_the_hour_of_their_transaction() -> None:
     for bucket in range(state.buckets):
         loaded.load(bucket, state.dump(bucket))
     assert MERGE.quality(loaded) == quality
+    assert loaded.decisions.dump() == state.decisions.dump() == again.decisions.dump()
+    assert state.decisions.naive().alerts == total["alerts_known"]
+    assert state.decisions.naive().caught == total["caught"]
     assert loaded.parts == state.parts
     assert loaded.judged == state.judged
 
