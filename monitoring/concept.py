@@ -31,7 +31,7 @@ def log_loss(sketch: ScoreSketch) -> float:
     return float(-(fraud * np.log(_CENTRES) + genuine * np.log1p(-_CENTRES)).sum() / rows)
 
 
-def change_point(values: Sequence[float], per_day: float) -> int | None:
+def change_point(values: Sequence[float], per_day: float, *, rising: bool = False) -> int | None:
     """Where the mean of a daily series has changed: the first index of what came after; None if it has not.
 
     Every cut of the window into an older and a newer part is tried, as ADWIN does (Bifet, Gavaldà: Learning
@@ -42,6 +42,7 @@ def change_point(values: Sequence[float], per_day: float) -> int | None:
     Args:
         values: one for each day, oldest first.
         per_day: chance of a false alarm at each look.
+        rising: whether only what came after being larger is a change.
     """
     series = np.array([value for value in values if math.isfinite(value)])
     cuts = range(FEWEST_DAYS, len(series) - FEWEST_DAYS + 1)
@@ -53,7 +54,8 @@ def change_point(values: Sequence[float], per_day: float) -> int | None:
         before, after = series[:cut], series[cut:]
         squares = ((before - before.mean()) ** 2).sum() + ((after - after.mean()) ** 2).sum()
         deviation = math.sqrt(squares / (len(series) - 2) * (1 / len(before) + 1 / len(after)))
-        gap = abs(float(after.mean() - before.mean()))
+        rise = float(after.mean() - before.mean())
+        gap = rise if rising else abs(rise)
         score = gap / deviation if deviation > 1e-12 else (math.inf if gap > 1e-12 else 0.0)
         if score > best:
             best, place = score, cut

@@ -9,7 +9,7 @@ of unit, of missing values, of the range or of the values known is told apart fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,9 +38,10 @@ REFERENCE_HOURS = 168
 WINDOWS = {"1h": 1, "24h": 24}
 #: A window with fewer rows says nothing, nor does an hour of the reference.
 FEWEST_ROWS = 100
-#: Share of rows from which missing, unseen or out-of-range values are a reason.
+#: More zeros by this share of rows are missing values.
 NOTABLE = 0.02
-#: Share and number of rows from which unseen or out-of-range values are an alarm whatever the distance.
+#: Share and number of rows from which unseen or out-of-range values are an alarm whatever the distance; the
+#: share is larger where windows of the reference have such values themselves.
 _STRANGE, _STRANGE_ROWS = 0.05, 10
 #: A distance below this many times the limit ends an alarm.
 _RELEASE = 0.5
@@ -87,6 +88,7 @@ class Reference:
         start, end: event time, epoch ms.
         features: names, in the order of the shape.
         limits: by window, of each feature; by window and role, of the scores.
+        outside, unseen: by window, of each feature's shares of such values.
     """
 
     model: str
@@ -96,6 +98,8 @@ class Reference:
     shape: Shape
     limits: dict[str, list[float]] = field(default_factory=dict)
     score_limits: dict[str, dict[str, float]] = field(default_factory=dict)
+    outside: dict[str, list[float]] = field(default_factory=dict)
+    unseen: dict[str, list[float]] = field(default_factory=dict)
     _known: _Known | None = None
 
     @property
@@ -152,31 +156,60 @@ def build_reference(features: tuple[str, ...], start: int, end: int, hours: Sequ
         whole.merge(each)
     reference = Reference(champion_of(hours[0]), start, end, features, whole)
     roles = sorted(role for role in whole.scores if all(role in each.scores for each in hours))
-    figures = (len(features) + len(roles)) * len(WINDOWS)
+    figures = (3 * len(features) + len(roles)) * len(WINDOWS)
+    by_feature = [np.array([each.of_feature(number) for each in hours]) for number in range(len(features))]
     for window, length in WINDOWS.items():
         reference.limits[window] = [
-            limit(_daily([each.of_feature(number) for each in hours], length), figures)
-            for number in range(len(features))
+            limit(_daily(np.array(grouped(each.sum(axis=0), *each)[1:]), length, _distance), figures)
+            for each in by_feature
         ]
+        for name, shares in (("outside", _outside), ("unseen", _unseen)):
+            getattr(reference, name)[window] = [
+                max(_STRANGE, limit(_daily(each, length, shares), figures)) for each in by_feature
+            ]
         reference.score_limits[window] = {
-            role: limit(_daily([each.scores[role] for each in hours], length), figures) for role in roles
+            role: limit(_daily(_in_score_groups(whole, hours, role), length, _distance), figures)
+            for role in roles
         }
     return reference
 
 
-def _daily(hours: Sequence[Ints], length: int) -> list[float]:
-    """Of every day, the largest distance of a window of that many hours from all the others."""
-    whole = np.sum(hours, axis=0)
-    groups = grouped(whole, *hours)
-    total, sums = groups[0], np.cumsum([np.zeros_like(groups[0]), *groups[1:]], axis=0)
+def _in_score_groups(whole: Shape, hours: Sequence[Shape], role: str) -> Ints:
+    return np.array(grouped(whole.scores[role], *(each.scores[role] for each in hours))[1:])
+
+
+def _daily(hours: Ints, length: int, figure: Callable[[Ints, Ints], float]) -> list[float]:
+    """Of every day, the largest figure of a window of that many hours and of all the others together.
+
+    Args:
+        hours: rows by bin, i64[hours, bins].
+    """
+    total, sums = hours.sum(axis=0), np.concatenate([hours[:1] * 0, np.cumsum(hours, axis=0)])
     days: dict[int, float] = {}
     for stop in range(length, len(hours) + 1):
         window = sums[stop] - sums[stop - length]
         rest = total - window
         if window.sum() >= FEWEST_ROWS and rest.sum():
             day = (stop - length) // 24
-            days[day] = max(days.get(day, 0.0), js(rest, window))
+            days[day] = max(days.get(day, 0.0), figure(rest, window))
     return list(days.values())
+
+
+def _distance(rest: Ints, window: Ints) -> float:
+    return js(rest, window)
+
+
+def _outside(rest: Ints, window: Ints) -> float:
+    """Share of rows outside of the range of the rest; of one more row, for none says nothing of the next."""
+    known = np.flatnonzero(rest)
+    return float((window[: known[0]].sum() + window[known[-1] + 1 :].sum() + 1) / window.sum())
+
+
+def _unseen(rest: Ints, window: Ints) -> float:
+    """Share of rows in bins within the range of the rest where that has none, of one more row."""
+    known = np.flatnonzero(rest)
+    inside = slice(known[0], known[-1] + 1)
+    return float((window[inside][rest[inside] == 0].sum() + 1) / window.sum())
 
 
 def distances(reference: Reference, window: str, recent: Shape) -> list[Distance]:
@@ -209,10 +242,14 @@ def _features(reference: Reference, window: str, recent: Shape) -> list[Distance
         value, kind, factor = js(expected, actual[number]), "", 0
         if value > most:
             before = reference.shape.of_feature(number)
-            kind, factor = _reason(before, after[number], known.inside[number], value, most)
-        elif outside[number] >= _STRANGE and outside[number] * rows >= _STRANGE_ROWS:
+            strange = {
+                "out_of_range": bool(outside[number] > reference.outside[window][number]),
+                "unseen": bool(unseen[number] > reference.unseen[window][number]),
+            }
+            kind, factor = _reason(before, after[number], known.inside[number], value, most, strange)
+        elif outside[number] > reference.outside[window][number] and outside[number] * rows >= _STRANGE_ROWS:
             kind = "out_of_range"
-        elif unseen[number] >= _STRANGE and unseen[number] * rows >= _STRANGE_ROWS:
+        elif unseen[number] > reference.unseen[window][number] and unseen[number] * rows >= _STRANGE_ROWS:
             kind = "unseen"
         found.append(
             Distance(
@@ -232,7 +269,9 @@ def _features(reference: Reference, window: str, recent: Shape) -> list[Distance
     return found
 
 
-def _reason(before: Ints, after: Ints, inside: Bools, value: float, most: float) -> tuple[str, int]:
+def _reason(
+    before: Ints, after: Ints, inside: Bools, value: float, most: float, strange: Mapping[str, bool]
+) -> tuple[str, int]:
     """Why the feature is beyond its limit; of a change of unit also the power of ten."""
     rows = after.sum()
 
@@ -251,9 +290,9 @@ def _reason(before: Ints, after: Ints, inside: Bools, value: float, most: float)
         before * others, after * others
     ):
         return "missing", 0
-    if (after * ~inside).sum() >= NOTABLE * rows and settled(before, after * inside):
+    if strange["out_of_range"] and settled(before, after * inside):
         return "out_of_range", 0
-    if (after * (inside & (before == 0))).sum() >= NOTABLE * rows and settled(before, after * (before > 0)):
+    if strange["unseen"] and settled(before, after * (before > 0)):
         return "unseen", 0
     return "data", 0
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from models.spec import FeatureSpec
 from monitoring.drift_watch import (
     REFERENCE_HOURS,
     Alarms,
@@ -18,7 +20,7 @@ from monitoring.drift_watch import (
     ranked,
 )
 from monitoring.shapes import Shape
-from streams.stages.alignment import NEVER
+from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.shape_parts import PackedShape, ShapePart, add_packed, pack, unpack
 from streams.times import HOUR
 
@@ -34,6 +36,8 @@ class _Reference(msgspec.Struct, array_like=True):
     shape: PackedShape
     limits: dict[str, list[float]]
     score_limits: dict[str, dict[str, float]]
+    outside: dict[str, list[float]]
+    unseen: dict[str, list[float]]
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -43,6 +47,13 @@ class _Saved(msgspec.Struct, array_like=True):
     evaluated: int
     model: str
     since: int
+    first: int
+
+
+def filling(spec: FeatureSpec) -> tuple[int, ...]:
+    """How long the windows behind each feature fill after the first transaction, ms."""
+    entities = [entity.retention_ms for entity in spec.entities for _ in entity.names]
+    return (*(0 for _ in spec.transaction_names), *entities)
 
 
 class DriftState:
@@ -50,10 +61,15 @@ class DriftState:
 
     Args:
         features: names, in the order of the feature spec.
+        filling: of each, how long its windows fill after the first transaction, ms. A reference from before
+            that has no limits for it, nor for scores while the longest of them fill.
     """
 
-    def __init__(self, features: tuple[str, ...]) -> None:
+    def __init__(self, features: tuple[str, ...], filling: tuple[int, ...] = ()) -> None:
         self._features = features
+        self._filling = filling or (0,) * len(features)
+        #: the first hour evaluated
+        self._first = FOREVER
         #: by hour and partition: position and shape
         self._hours: dict[int, dict[int, tuple[int, PackedShape]]] = {}
         self._alarms = Alarms()
@@ -78,6 +94,7 @@ class DriftState:
     def evaluate(self, hour: int) -> dict[str, Any] | None:
         """Go on to the end of this hour; its record, or None while there is no reference."""
         self._evaluated = hour
+        self._first = min(self._first, hour)
         now = self._shape(hour)
         model = champion_of(now)
         if model != self._model:
@@ -101,13 +118,39 @@ class DriftState:
         return day
 
     def _learn(self, hour: int) -> None:
-        """A reference for the present champion, once it has been one for long enough."""
-        known = self.reference is not None and self.reference.model == self._model
-        if known or not self._model or hour - self._since < (REFERENCE_HOURS - 1) * HOUR:
+        """A reference for the present champion, once it has been one for long enough; and once more when all
+        windows are filled.
+        """
+        start = hour - (REFERENCE_HOURS - 1) * HOUR
+        if self._settled(start) or not self._model or start < self._since:
             return
-        hours = list(self._last(hour, REFERENCE_HOURS))
-        self.reference = build_reference(self._features, self._since, hour + HOUR, hours)
-        self._alarms = Alarms()
+        reference = build_reference(
+            self._features, start, hour + HOUR, list(self._last(hour, REFERENCE_HOURS))
+        )
+        for limits in (reference.limits, reference.outside, reference.unseen):
+            for window, held in limits.items():
+                limits[window] = [
+                    each if self._filled(start, number) else math.inf for number, each in enumerate(held)
+                ]
+        if not all(self._filled(start, number) for number in range(len(self._features))):
+            reference.score_limits = {
+                window: dict.fromkeys(held, math.inf) for window, held in reference.score_limits.items()
+            }
+        self.reference, self._alarms = reference, Alarms()
+
+    def _settled(self, start: int) -> bool:
+        """Whether the reference needs no other one that could start now."""
+        held = self.reference
+        if held is None or held.model != self._model:
+            return False
+        return all(
+            self._filled(held.start, number) or not self._filled(start, number)
+            for number in range(len(self._features))
+        )
+
+    def _filled(self, start: int, number: int) -> bool:
+        """Whether the windows of the feature were filled at that time."""
+        return start >= self._first + self._filling[number]
 
     def _record(self, hour: int, found: dict[str, list[Distance]]) -> dict[str, Any]:
         assert self.reference is not None
@@ -139,8 +182,8 @@ class DriftState:
                 yield self._shape(each)
 
     def _forget(self, hour: int) -> None:
-        known = self.reference is not None and self.reference.model == self._model
-        kept = _DAY_HOURS if known else REFERENCE_HOURS
+        # All windows filled, and a reference from then: no other one is needed.
+        kept = _DAY_HOURS if self._settled(FOREVER) else REFERENCE_HOURS
         for each in [each for each in self._hours if each <= hour - kept * HOUR]:
             del self._hours[each]
 
@@ -158,18 +201,21 @@ class DriftState:
                     pack(reference.shape),
                     reference.limits,
                     reference.score_limits,
+                    reference.outside,
+                    reference.unseen,
                 ),
                 sorted(self._alarms.raised),
                 self._evaluated,
                 self._model,
                 self._since,
+                self._first,
             )
         )
 
     def load(self, data: bytes) -> None:
         saved = _decode(data)
         self._hours, self._evaluated = saved.hours, saved.evaluated
-        self._model, self._since = saved.model, saved.since
+        self._model, self._since, self._first = saved.model, saved.since, saved.first
         self._alarms = Alarms(set(saved.raised))
         self.reference = None
         if (held := saved.reference) is not None:
@@ -181,6 +227,8 @@ class DriftState:
                 unpack(held.shape),
                 held.limits,
                 held.score_limits,
+                held.outside,
+                held.unseen,
             )
 
 

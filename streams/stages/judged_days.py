@@ -64,8 +64,12 @@ class JudgedDays:
             del self._tallies[old]
         days = [each for each in sorted(self._tallies) if each <= day]
         series = self._series(days, quality)
+        chance = 1 / (QUIET_DAYS * len(series))
         changed = {
-            key for key, values in series.items() if change_point(values, 1 / (QUIET_DAYS * len(series)))
+            key
+            for key, values in series.items()
+            # A model that has become better is no reason to wake anybody.
+            if change_point(values, chance, rising=key[0] == "concept") is not None
         }
         fresh, self._raised = sorted(changed - self._raised), changed
         return {

@@ -15,6 +15,7 @@ from streams.kafka.outputs import Output
 from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
+from streams.stages.drift_state import DriftState, filling
 from streams.stages.loop import Step
 from streams.stages.merge_core import MergeCore
 from streams.stages.merge_gauges import MergeGauges
@@ -45,7 +46,11 @@ class MergeWork:
         self._step = MergeStep()
         self._unsaved: list[RecordBatch] = []
         self._saved_at = self._shown_at = context.clock()
-        self.state = MergeState(context.partitions, context.spec.names, context.settings.labels.maturity)
+        self.state = MergeState(
+            context.partitions,
+            DriftState(context.spec.names, filling(context.spec)),
+            context.settings.labels.maturity,
+        )
 
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state, identity(self._context, "observe-parts"))

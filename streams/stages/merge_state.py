@@ -118,14 +118,14 @@ class MergeState:
 
     Args:
         partitions: of cards.
-        features: names, in the order of the feature spec.
+        drift: empty, for the features of the spec.
         maturity: event time after which a transaction is decided, ms.
     """
 
     buckets = _BUCKETS + 1
 
-    def __init__(self, partitions: int, features: tuple[str, ...] = (), maturity: int = 7 * DAY) -> None:
-        self.drift = DriftState(features)
+    def __init__(self, partitions: int, drift: DriftState | None = None, maturity: int = 7 * DAY) -> None:
+        self.drift = drift or DriftState(())
         self.days = JudgedDays(maturity)
         self.decisions = DecisionQuality()
         self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}

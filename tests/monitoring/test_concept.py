@@ -42,7 +42,10 @@ def test_a_change_is_found_where_it_was() -> None:
     assert change_point(series.tolist(), 0.01) == 20
     assert change_point([*series[:20].tolist(), math.nan], 0.01) is None
     assert change_point([1.0] * 9, 0.01) is None
-    assert change_point([1.0] * 10 + [2.0] * 10, 0.01) == 10
+    for rising in (False, True):
+        assert change_point([1.0] * 10 + [2.0] * 10, 0.01, rising=rising) == 10
+    assert change_point([2.0] * 10 + [1.0] * 10, 0.01) == 10
+    assert change_point([2.0] * 10 + [1.0] * 10, 0.01, rising=True) is None
 
 
 def test_a_quiet_series_is_alarmed_as_seldom_as_declared() -> None:

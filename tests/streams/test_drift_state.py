@@ -9,7 +9,9 @@ import numpy as np
 from monitoring.drift_watch import REFERENCE_HOURS
 from monitoring.shapes import shape_of
 from streams.contract.codecs import encode
-from streams.stages.drift_state import DriftState
+from streams.feature_settings import feature_spec
+from streams.settings import Settings
+from streams.stages.drift_state import DriftState, filling
 from streams.stages.shape_parts import ShapePart, pack
 from streams.times import HOUR
 from tests.streams.made_up import START
@@ -96,3 +98,30 @@ def test_partitions_may_come_in_any_order() -> None:
     assert [encode(each) for each in run(DriftState(NAMES), swapped)] == [encode(each) for each in expected]
     with_stale = run(DriftState(NAMES), [*parts[:2], stale, *parts[2:]])
     assert [encode(each) for each in with_stale] == [encode(each) for each in expected]
+
+
+def test_features_are_alarmed_once_their_windows_are_filled() -> None:
+    """A feature of the transaction at once; one with a window of ten days from then on."""
+    state, end = DriftState(NAMES, (0, 240 * HOUR)), 240 + REFERENCE_HOURS + 10
+    records = run(state, history(range(end)))
+    starts = sorted({record["reference"]["start"] for record in records})
+    assert starts == [START, START + 240 * HOUR]
+    limits = [
+        {each["name"]: each["limit"] for each in record["windows"]["24h"]}
+        for record in (records[0], records[-1])
+    ]
+    assert limits[0]["amount"] < 1 < limits[0]["other"] == limits[0]["champion:a"]
+    assert max(limits[1].values()) < 1
+    again = DriftState(NAMES, (0, 240 * HOUR))
+    again.load(state.dump())
+    more = history(range(end, end + 5), factor=100.0)
+    assert [encode(each) for each in run(again, more)] == [encode(each) for each in run(state, more)]
+
+
+def test_windows_fill_for_as_long_as_they_reach_back() -> None:
+    """Of the default features those of the transaction need no time, the others that of their entity."""
+    spec = feature_spec(Settings())
+    by_name = dict(zip(spec.names, filling(spec), strict=True))
+    assert by_name["amount"] == 0
+    assert by_name["card_count_30d"] == 30 * 24 * HOUR
+    assert by_name["terminal_risk_30d"] >= 30 * 24 * HOUR
