@@ -236,10 +236,11 @@ def _features(reference: Reference, window: str, recent: Shape) -> list[Distance
     unseen = (shares * (known.inside & ~known.seen)).sum(axis=1)
     # Of one feature alone, as associated with the score: those of features that move together do not add up.
     effects = ((shares - known.shares) * known.logits).sum(axis=1)
+    indices, divergences, gaps = by_row(known.expected, actual)
     found = []
     for number, name in enumerate(reference.features):
-        most, expected = reference.limits[window][number], known.expected[number]
-        value, kind, factor = js(expected, actual[number]), "", 0
+        most = reference.limits[window][number]
+        value, kind, factor = float(divergences[number]), "", 0
         if value > most:
             before = reference.shape.of_feature(number)
             strange = {
@@ -254,9 +255,9 @@ def _features(reference: Reference, window: str, recent: Shape) -> list[Distance
         found.append(
             Distance(
                 name,
-                psi(expected, actual[number]),
+                float(indices[number]),
                 value,
-                ks(expected, actual[number]),
+                float(gaps[number]),
                 most,
                 float(effects[number]),
                 float(missing[number]),
@@ -267,6 +268,17 @@ def _features(reference: Reference, window: str, recent: Shape) -> list[Distance
             )
         )
     return found
+
+
+def by_row(expected: Ints, actual: Ints) -> tuple[Floats, Floats, Floats]:
+    """PSI, Jensen-Shannon and Kolmogorov-Smirnov of two matrices of counts, row by row."""
+    smooth = [(each + 0.5) / (each + 0.5).sum(axis=1, keepdims=True) for each in (expected, actual)]
+    indices = ((smooth[1] - smooth[0]) * np.log(smooth[1] / smooth[0])).sum(axis=1)
+    p, q = (each / each.sum(axis=1, keepdims=True) for each in (expected, actual))
+    middle = (p + q) / 2
+    logs = [np.log2(np.divide(each, middle, out=np.ones_like(each), where=each > 0)) for each in (p, q)]
+    divergences = np.maximum((p * logs[0] + q * logs[1]).sum(axis=1) / 2, 0.0)
+    return indices, divergences, np.abs(np.cumsum(p - q, axis=1)).max(axis=1)
 
 
 def _reason(

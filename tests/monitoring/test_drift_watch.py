@@ -9,12 +9,14 @@ import pytest
 from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
+from monitoring.drift import ks, psi
 from monitoring.drift_watch import (
     REFERENCE_HOURS,
     Alarms,
     Distance,
     Reference,
     build_reference,
+    by_row,
     distances,
     ranked,
     rescaled,
@@ -78,6 +80,17 @@ def test_jensen_shannon_is_that_of_scipy() -> None:
     assert jensen_shannon(first, second) == pytest.approx(jensenshannon(first, second, 2) ** 2)
     assert jensen_shannon(np.array([1, 0]), np.array([0, 5])) == 1.0
     assert math.isnan(jensen_shannon(np.zeros(2), np.array([0, 5])))
+
+
+def test_distances_by_row_are_those_of_each_row() -> None:
+    """Also with empty bins at either side."""
+    random = np.random.default_rng(7)
+    expected, actual = random.integers(0, 3, (9, 20)), random.integers(0, 2, (9, 20))
+    indices, divergences, gaps = by_row(expected, actual)
+    for row in range(9):
+        assert indices[row] == pytest.approx(psi(expected[row], actual[row]))
+        assert divergences[row] == pytest.approx(jensen_shannon(expected[row], actual[row]))
+        assert gaps[row] == pytest.approx(ks(expected[row], actual[row]))
 
 
 def test_groups_have_equal_shares_of_the_reference() -> None:
