@@ -18,6 +18,8 @@ LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmat
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
 DRIFT_KINDS = ("data", "score", "concept", "label")
+ARMS = ("champion", "canary")
+MOVE_FAULTS = ("unusable", "stale", "refused")
 SHADOW_FAULTS = ("raised", "not_finite", "slow")
 
 # 0.1 s, the service level objective for a decision, is an edge of both latency histograms.
@@ -98,6 +100,25 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_champion_failures_total", "counter", "batches",
         "Batches that the rules scored because the champion failed.",
         "any increase."),
+    Definition("fraud_canary_share", "gauge", "ratio",
+        "Share of the cards that the canary decides; 0 without one.",
+        "a share nobody set."),
+    Definition("fraud_canary_failures_total", "counter", "transactions",
+        "Transactions of the canary's cards that the champion decided because the canary gave no score.",
+        "any increase."),
+    Definition("fraud_arm_transactions_total", "counter", "transactions",
+        "Transactions scored, by the arm that decided.",
+        "canary far from fraud_canary_share of the sum.",
+        labels=("arm",), children=_each(ARMS)),
+    Definition("fraud_arm_alerts_total", "counter", "alerts",
+        "Scores at or above the threshold, by the arm that decided.",
+        "a share of the arm's transactions unlike that of the other arm.",
+        labels=("arm",), children=_each(ARMS)),
+    Definition("fraud_moves_ignored_total", "counter", "events",
+        "Events of the control topic that changed nothing: unusable (damaged, not signed), stale (repeated, "
+        "or made on other aliases) or refused (senseless).",
+        "unusable rising: somebody without the key writes there.",
+        labels=("reason",), children=_each(MOVE_FAULTS)),
     Definition("fraud_model_refused_total", "counter", "models",
         "Model versions on the topic that could not be used, by model.",
         "any increase.",
@@ -214,6 +235,11 @@ class Metrics:
         self.model_updates = counter("fraud_model_updates_total")
         self.model_learned = counter("fraud_model_learned_total")
         self.champion_failures = counter("fraud_champion_failures_total")
+        self.canary_share = gauge("fraud_canary_share")
+        self.canary_failures = counter("fraud_canary_failures_total")
+        self.arm_transactions = counter("fraud_arm_transactions_total")
+        self.arm_alerts = counter("fraud_arm_alerts_total")
+        self.moves_ignored = counter("fraud_moves_ignored_total")
         self.model_refused = counter("fraud_model_refused_total")
         self.outcomes_refused = counter("fraud_outcomes_refused_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")

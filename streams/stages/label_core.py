@@ -302,7 +302,17 @@ def _outcomes(
 ) -> Columns:
     arrays = {
         name: rows.arrays[name]
-        for name in ("event_time", "transaction", "card", "hop", "features", "champion", "shadows")
+        for name in (
+            "event_time",
+            "transaction",
+            "card",
+            "hop",
+            "features",
+            "champion",
+            "shadows",
+            "arm",
+            "alert",
+        )
     }
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)

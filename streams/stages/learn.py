@@ -1,7 +1,7 @@
 """The learn stage: River learners on outcomes, frozen versions out.
 
 Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic,
-keyed `name/version`; the oldest are tombstoned.
+keyed `name/version`; the oldest are tombstoned, but for those that a move on the control topic has named.
 
 State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
 checkpoint (`learn_checkpoint.py`). Batches are finished only when a checkpoint covers them, so that a
@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import faust
 
+from models.registry import Registry
 from models.snapshot import Snapshot, encode
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
@@ -62,6 +63,7 @@ class LearnWork:
     """The one partition of outcomes.
 
     Args:
+        registry: versions that moves have named stay on the topic.
         key: signs the checkpoint; empty for none.
         pause: called with True when too much waits to be taken, with False when more may come.
     """
@@ -72,12 +74,14 @@ class LearnWork:
         context: StageContext,
         changelog: Changelog,
         pause: Callable[[bool], None],
+        registry: Registry,
         key: bytes = b"",
     ) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
         self._pause = pause
+        self._registry = registry
         self._core = LearnCore(learn_rules(context.settings, context.spec.digest))
         self._held: list[RecordBatch] = []
         self._waiting_bytes = 0
@@ -162,9 +166,9 @@ class LearnWork:
         records = []
         for snapshot in snapshots:
             records.append(Output(topic, 0, model_key(snapshot.name, snapshot.version), encode(snapshot)))
-            if snapshot.version > VERSIONS_KEPT:
-                old = model_key(snapshot.name, snapshot.version - VERSIONS_KEPT)
-                records.append(Output(topic, 0, old, None))
+            old = snapshot.version - VERSIONS_KEPT
+            if old > 0 and not self._registry.names(snapshot.name, old):
+                records.append(Output(topic, 0, model_key(snapshot.name, old), None))
         return records
 
     def _save(self) -> Iterator[Step]:
@@ -179,7 +183,7 @@ def _size(batch: RecordBatch) -> int:
     return sum(len(record.value or b"") for record in batch.records)
 
 
-def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
+def attach(app: faust.App, context: StageContext, registry: Registry) -> StageLoop[LearnWork]:
     """Read outcomes in batches.
 
     Raises:
@@ -196,7 +200,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
         def pause(wanted: bool) -> None:
             (transport.pause if wanted else transport.resume)(tps)
 
-        return LearnWork(partition, context, changelog, pause, key)
+        return LearnWork(partition, context, changelog, pause, registry, key)
 
     loop = StageLoop("learn", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES)
     follow_assignment(app, loop, topic, context.metrics)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
 from models.learners.registry import LEARNERS
+from models.registry import Slots, Version
 from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
@@ -47,23 +49,35 @@ def checkpoint_key(models: Models) -> bytes:
     Raises:
         SettingsError: the file cannot be read or holds too little.
     """
-    file = models.checkpoint_key_file
+    return _key("models.checkpoint_key_file", models.checkpoint_key_file)
+
+
+def control_key(models: Models) -> bytes:
+    """The key that signs the events of the control topic; empty where none is configured.
+
+    Raises:
+        SettingsError: the file cannot be read or holds too little.
+    """
+    return _key("models.control_key_file", models.control_key_file)
+
+
+def _key(setting: str, file: str) -> bytes:
     if not file:
         return b""
     try:
         key = Path(file).read_bytes()
     except OSError as error:
-        raise SettingsError(f"models.checkpoint_key_file: cannot read {file}: {error.strerror}") from None
+        raise SettingsError(f"{setting}: cannot read {file}: {error.strerror}") from None
     if len(key) < SHORTEST_KEY:
         raise SettingsError(
-            f"models.checkpoint_key_file: {file} holds {len(key)} bytes, a key has {SHORTEST_KEY} or more: "
+            f"{setting}: {file} holds {len(key)} bytes, a key has {SHORTEST_KEY} or more: "
             f"`openssl rand -out {file} {SHORTEST_KEY}`"
         )
     return key
 
 
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
-    """Every slot filled with the rules that stand in until its model has a first version: version 0."""
+    """The slots of the settings before any move, filled with the rules that stand in: version 0."""
     rules = make(RulesScorer.build(spec.names), name="rules", version=0, spec_digest=spec.digest)
 
     def unlearned(slot: Slot) -> Snapshot:
@@ -74,4 +88,32 @@ def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
         champion=unlearned(models.champion),
         stand_in=rules,
         shadows=[Shadow(unlearned(slot)) for slot in models.shadows],
+    )
+
+
+def at_hand(
+    slots: Slots, stand_in: Snapshot, version: Callable[[str, int], Snapshot | None]
+) -> dict[Version, Snapshot] | None:
+    """What `slots` name, or None if one of its versions is not at hand.
+
+    Args:
+        version: a version by name and number, if there is one.
+    """
+    found: dict[Version, Snapshot] = {}
+    for name, number in slots.versions():
+        snapshot = version(name, number) if number else replace(stand_in, name=name)
+        if snapshot is None:
+            return None
+        found[name, number] = snapshot
+    return found
+
+
+def install(deployment: Deployment, slots: Slots, found: dict[Version, Snapshot]) -> None:
+    """Put what `slots` name into the deployment, from the next batch on."""
+    deployment.install(
+        found[slots.champion],
+        [found[each] for each in slots.shadows],
+        found[slots.canary] if slots.canary else None,
+        canary_name=slots.canary_name,
+        percent=slots.percent,
     )

@@ -1,11 +1,11 @@
-"""The score stage: windows of the terminal, then champion and shadows.
+"""The score stage: windows of the terminal, then champion, canary and shadows.
 
-Reads the hop topic and the known frauds (key: last entity), and the models topic. Writes scores and alerts,
-and the scored rows for the stages that learn and observe; all keyed by card, on the partition the transaction
-came from.
+Reads the hop topic and the known frauds (key: last entity), and the models and control topics. Writes scores
+and alerts, and the scored rows for the stages that learn and observe, all keyed by card, on the partition the
+transaction came from; and to the metrics topic from which offsets on which models score.
 
-State by partition: terminal windows with known frauds, the last offset scored of every card partition, model
-versions (`score_core.py`). Rows wait until every input has reached their event time, unless they are
+State by partition: terminal windows with known frauds, the last offset scored of every card partition, the
+model slots (`score_core.py`). Rows wait until every input has reached their event time, unless they are
 live (`alignment.py`). A batch read again after a crash is scored with the versions that were in use, so
 that it gives the same scores.
 """
@@ -13,7 +13,7 @@ that it gives the same scores.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import faust
@@ -21,8 +21,11 @@ import numpy as np
 
 from models.deployment import Shadow
 from models.policy import ThresholdPolicy
+from models.registry import Slots, resolved
+from streams.contract.codecs import encode
+from streams.contract.records import Adoption, ModelRef
 from streams.kafka.batches import RecordBatch
-from streams.kafka.batching import batch_topic, batches
+from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.stages import columns
@@ -30,9 +33,10 @@ from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
+from streams.stages.control_feed import ControlFeed
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
-from streams.stages.model_slots import initial_deployment
+from streams.stages.model_slots import at_hand, initial_deployment, install
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_publisher import Publisher
 from streams.stages.waiting_rows import WaitingRows
@@ -46,7 +50,7 @@ MOST_MESSAGES = 1024
 _MARK_SECONDS = 0.25
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "alert",
+    "arm", "alert",
 )  # fmt: skip
 
 
@@ -60,14 +64,31 @@ _REPEAT_SECONDS = 1.0
 
 
 class ScoreWork:
-    """One partition of the hop."""
+    """One partition of the hop.
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog, feed: ModelFeed) -> None:
+    Args:
+        feed: the model versions.
+        control: who holds which alias.
+        caught_up: whether the partition is known to hold nothing that is not finished.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        context: StageContext,
+        changelog: Changelog,
+        feed: ModelFeed,
+        control: ControlFeed,
+        caught_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         settings = context.settings
         self._partition = partition
         self._context = context
         self._changelog = changelog
         self._feed = feed
+        self._control = control
+        self._caught_up = caught_up
+        self._missing: Slots | None = None
         self._policy = ThresholdPolicy(settings.policy.threshold)
         self._publisher = Publisher(context, self._policy)
         self._core = ScoreCore(self._policy.threshold, context.clock)
@@ -78,6 +99,7 @@ class ScoreWork:
         self._unsaved: list[RecordBatch] = []
         self._scored = 0
         self._off: set[tuple[str, int]] = set()
+        self._canary_failures = 0
         self._known_frauds = context.name("known-frauds")
         self._heartbeat = Heartbeat(context.partitions)
         #: After a restart, while rows may come that have been scored and not saved; and the offset after the
@@ -110,12 +132,12 @@ class ScoreWork:
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
         self.waiting = WaitingRows(self.state.applied, self._context.spec.digest)
-        used = [self._feed.version(name, version) for name, version in self.state.models.items()]
-        for snapshot in used:
-            if snapshot is not None:
-                self._deployment.swap(snapshot)
+        slots = self.state.slots
+        used = slots and at_hand(slots, self._deployment.stand_in, self._feed.version)
+        if slots and used:
+            install(self._deployment, slots, used)
         # Versions that are gone cannot score again what they have scored.
-        self._pinned = bool(restored.deltas or restored.buckets) and None not in used
+        self._pinned = bool(restored.deltas or restored.buckets) and (slots is None or used is not None)
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Known frauds first, then the rows that every input has reached."""
@@ -135,6 +157,9 @@ class ScoreWork:
 
     def tick(self) -> Iterator[Step]:
         """What waits may have waited long enough; tell the last watermark to those who have not heard it."""
+        if self._pinned and self._pinned_until is None and self._caught_up():
+            self._pinned = False
+        yield from self._adopt_models()
         yield from self._release()
         if self._unsaved and self._context.clock() - self._saved_at > _SAVE_SECONDS:
             yield from self._save(None, None, ScoreStep())
@@ -228,24 +253,43 @@ class ScoreWork:
         self._count(scored)
 
     def _adopt_models(self) -> Iterator[Step]:
-        """Swap in newer versions between two chunks; which ones is durable before they score anything."""
+        """Change the models between two chunks; which ones is durable before they score anything."""
         if self._pinned:
             return
-        newer = {
-            name: snapshot
-            for role, name, version in self._deployment.models()
-            if (snapshot := self._feed.latest.get(name)) is not None and snapshot.version > version
-        }
-        if not newer:
+        slots = resolved(self._control.registry, self._feed.newest)
+        if slots == self.state.slots:
             return
-        versions = {name: each.version for name, each in newer.items()}
-        yield from self._save(None, None, ScoreStep(models=versions))
-        for name, snapshot in newer.items():
-            self._deployment.swap(snapshot)
-            self._context.metrics.model_updates.add(1, name)
-        self._context.metrics.model_info.forget()
+        found = at_hand(slots, self._deployment.stand_in, self._feed.version)
+        if found is None:
+            if slots != self._missing:
+                self._missing = slots
+                logger.warning("the models stay as they are: one of %s is not at hand", slots.versions())
+            return
+        before = {(name, version) for _, name, version in self._deployment.models()}
+        told = Output(self._context.name("metrics"), 0, b"deployment", encode(self._adoption(slots)))
+        yield from self._save(None, None, ScoreStep(slots=slots), [told])
+        install(self._deployment, slots, found)
+        metrics = self._context.metrics
+        for name, version in set(slots.versions()) - before:
+            metrics.model_updates.add(1, name)
+            logger.info("partition %d: %s v%d is in use", self._partition, name, version)
+        metrics.model_info.forget()
         for role, name, version in self._deployment.models():
-            self._context.metrics.model_info.set(1, role, name, str(version))
+            metrics.model_info.set(1, role, name, str(version))
+        metrics.canary_share.set(slots.percent / 100.0)
+
+    def _adoption(self, slots: Slots) -> Adoption:
+        return Adoption(
+            partition=self._partition,
+            move=slots.move,
+            champion=ModelRef(*slots.champion),
+            canary=ModelRef(*slots.canary) if slots.canary else None,
+            percent=slots.percent,
+            shadows=[ModelRef(*each) for each in slots.shadows],
+            alerts_held=slots.alerts_held,
+            applied={str(partition): last for partition, last in sorted(self.state.applied.items())},
+            adopted_at=self._context.now_ms(),
+        )
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
@@ -293,7 +337,9 @@ class ScoreWork:
             logger.error("champion failed, rules stood in: %s", self._deployment.last_champion_error)
         metrics.score_duration.observe_repeated(self._core.seconds[0], len(rows))
         metrics.scores.observe(rows.floats("champion"), "champion")
-        for position, shadow in enumerate(self._deployment.shadows):
+        self._count_arms(rows)
+        beside = 0 if self._deployment.canary is None else 1
+        for position, shadow in enumerate(self._deployment.shadows, start=beside):
             metrics.scores.observe(rows.floats("shadows")[:, position], "shadow")
             if shadow.off is not None and (shadow.snapshot.name, shadow.snapshot.version) not in self._off:
                 self._off.add((shadow.snapshot.name, shadow.snapshot.version))
@@ -310,6 +356,20 @@ class ScoreWork:
             self._context.name("transactions"),
             str(self._partition),
         )
+
+    def _count_arms(self, rows: Columns) -> None:
+        metrics, arm, alert = self._context.metrics, rows.bools("arm"), rows.bools("alert")
+        for name, chosen in (("champion", ~arm), ("canary", arm)):
+            metrics.arm_transactions.add(int(chosen.sum()), name)
+            metrics.arm_alerts.add(int((chosen & alert).sum()), name)
+        if self._deployment.canary is not None:
+            scores = rows.floats("shadows")[:, 0]
+            metrics.scores.observe(scores[~np.isnan(scores)], "canary")
+        failed = self._deployment.canary_failures - self._canary_failures
+        if failed:
+            self._canary_failures += failed
+            metrics.canary_failures.add(failed)
+            logger.error("canary failed, the champion decided: %s", self._deployment.last_canary_error)
 
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""
@@ -329,19 +389,29 @@ def fault(shadow: Shadow) -> str:
     return "not_finite" if shadow.off is not None and "no probabilities" in shadow.off else "raised"
 
 
-def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> StageLoop[ScoreWork]:
-    """Read the hop and the known frauds in batches."""
+def attach(
+    app: faust.App, context: StageContext, feed: ModelFeed, control: ControlFeed
+) -> StageLoop[ScoreWork]:
+    """Read the hop and the known frauds in batches; follow the models and their aliases."""
     changelog = Changelog(context.name("score-state"), context.settings.broker, context.outputs)
-    loop = StageLoop(
-        "score",
-        lambda partition: ScoreWork(partition, context, changelog, feed),
-        context.outputs,
-        changelog,
-        app.crash,
-        most=MOST_MESSAGES,
-    )
     hop = context.name(f"by-{context.spec.entities[-1].name}")
+    transport = transport_of(app)
+
+    def create(partition: int) -> ScoreWork:
+        def caught_up() -> bool:
+            progress = transport.progress().get(TP(hop, partition))
+            return progress is not None and progress.lag == 0
+
+        return ScoreWork(partition, context, changelog, feed, control, caught_up)
+
+    loop = StageLoop("score", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES)
     follow_assignment(app, loop, hop, context.metrics)
+
+    def moved() -> None:
+        for partition in loop.works:
+            loop.nudge(partition)
+
+    control.on_moved.append(moved)
 
     @app.agent(batch_topic(app, hop), name="score")
     async def score(stream: faust.Stream[RecordBatch]) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from models.admission import ACCEPTED
 from models.deployment import Deployment
+from models.registry import Slots
 from models.spec import FeatureSpec
 from models.windows import WindowStore
 from streams.stages import columns
@@ -33,7 +34,7 @@ class _Head(msgspec.Struct, array_like=True):
     applied: dict[int, int]
     told: dict[int, int]
     began: int
-    models: dict[str, int]
+    slots: Slots | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,13 @@ class ScoreStep:
         applied: last offset scored, by card partition.
         told: event time up to which the label stage has told all that takes effect, by label partition.
         began: event time of the first row, `NEVER` for unchanged.
-        models: version in use by model name, once a swap has been decided.
+        slots: the models in use from here on, once a swap has been decided; None for unchanged.
     """
 
     applied: Mapping[int, int] = field(default_factory=dict)
     told: Mapping[int, int] = field(default_factory=dict)
     began: int = NEVER
-    models: Mapping[str, int] = field(default_factory=dict)
+    slots: Slots | None = None
 
 
 class ScoreState:
@@ -64,7 +65,7 @@ class ScoreState:
         self.applied: dict[int, int] = {}
         self.told: dict[int, int] = {}
         self.began = NEVER
-        self.models: dict[str, int] = {}
+        self.slots: Slots | None = None
 
     def update(self, rows: Columns) -> Float:
         """Insert the rows; their window features, (rows, columns of the entity)."""
@@ -126,7 +127,7 @@ class ScoreState:
             "applied": dict(step.applied),
             "told": dict(step.told),
             "began": step.began,
-            "models": dict(step.models),
+            "slots": None if step.slots is None else msgspec.to_builtins(step.slots),
             "frauds": frauds,
         }
         return Columns(meta, arrays).encode()
@@ -139,19 +140,19 @@ class ScoreState:
         if len(rows) and self.windows is not None:
             self.windows.insert(*self._window_rows(rows))
             self._sweep(rows)
-        self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.models))
+        self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.slots))
 
     def advance(self, step: ScoreStep) -> None:
         self.applied.update(step.applied)
         for partition, until in step.told.items():
             self.told[partition] = max(until, self.told.get(partition, until))
         self.began = max(self.began, step.began)
-        self.models.update(step.models)
+        self.slots = step.slots or self.slots
 
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:
             return self.windows.dump(bucket, _WINDOW_BUCKETS) if self.windows is not None else b""
-        return msgspec.msgpack.encode(_Head(self.applied, self.told, self.began, self.models))
+        return msgspec.msgpack.encode(_Head(self.applied, self.told, self.began, self.slots))
 
     def load(self, bucket: int, data: bytes) -> None:
         if bucket < _WINDOW_BUCKETS:
@@ -160,14 +161,14 @@ class ScoreState:
             return
         head = msgspec.msgpack.decode(data, type=_Head)
         self.applied, self.told = head.applied, head.told
-        self.began, self.models = head.began, head.models
+        self.began, self.slots = head.began, head.slots
 
 
 class _DeltaMeta(msgspec.Struct):
     applied: dict[int, int]
     told: dict[int, int]
     began: int
-    models: dict[str, int]
+    slots: Slots | None
     frauds: bytes
 
 
@@ -193,16 +194,19 @@ class ScoreCore:
         self.stood_in = False
 
     def process(self, state: ScoreState, deployment: Deployment, rows: Columns) -> Columns:
-        """The rows with all `features`, `champion` and `shadows` scores and `alert`.
+        """The rows with all `features`, `score`, `arm`, `champion` and `shadows` scores and `alert`.
 
-        `shadows` is (rows, shadows), NaN where a shadow gave none.
+        `score` is what counts, that of the canary where `arm` is set. `shadows` is (rows, models beside the
+        champion: the canary, if any, then the shadows), NaN where one gave none.
         """
         features = np.hstack([rows.floats("features"), state.update(rows)])
-        scored = deployment.score(features, self._clock)
+        scored = deployment.score(features, self._clock, rows.words("card"))
         self.seconds, self.model, self.stood_in = scored.seconds, scored.model, scored.stand_in
         result = Columns(rows.meta, dict(rows.arrays), rows.strings)
         result.arrays["features"] = features
+        result.arrays["score"] = scored.decided
+        result.arrays["arm"] = scored.arm
         result.arrays["champion"] = scored.champion
         result.arrays["shadows"] = np.ascontiguousarray(scored.shadows.T)
-        result.arrays["alert"] = scored.champion >= self._threshold
+        result.arrays["alert"] = scored.decided >= self._threshold
         return result

@@ -26,6 +26,7 @@ class ScoreFrame(Struct, frozen=True):
     scored_at: int
     threshold: float
     model: ModelRef
+    canary: ModelRef | None
     shadows: tuple[tuple[str, int], ...]
     spec: str
     config: str
@@ -52,6 +53,7 @@ def score_lines(
     event_time: npt.NDArray[np.int64],
     amount_minor: npt.NDArray[np.int64],
     score: Floats,
+    arm: npt.NDArray[np.bool_],
     shadows: Floats,
     alert: npt.NDArray[np.bool_],
     features: Floats,
@@ -59,21 +61,24 @@ def score_lines(
     """One JSON document per row.
 
     Args:
+        arm: rows that the canary has decided.
         shadows: (rows, shadows), NaN where a shadow gave no score; such a shadow is left out.
         features: (rows, features).
     """
-    now, threshold, model = frame.scored_at, frame.threshold, frame.model
+    now, threshold = frame.scored_at, frame.threshold
     spec, config = frame.spec, frame.config
+    arms = (("champion", frame.model), ("canary", frame.canary))
     return [
         _encode(
             _Line(
-                transaction, card, terminal, time, now, minor, code, value, threshold, raised, "champion",
-                model, beside, row, spec, config, False, 1.0,
+                transaction, card, terminal, time, now, minor, code, value, threshold, raised,
+                *arms[canary], beside, row, spec, config, False, 1.0,
             )
         )
-        for transaction, card, terminal, time, minor, code, value, raised, beside, row in zip(
+        for transaction, card, terminal, time, minor, code, value, raised, canary, beside, row in zip(
             transaction_id, card_id, terminal_id, event_time.tolist(), amount_minor.tolist(), currency,
-            score.tolist(), alert.tolist(), _shadows(frame.shadows, shadows), _matrix(features), strict=True,
+            score.tolist(), alert.tolist(), arm.tolist(), _shadows(frame.shadows, shadows), _matrix(features),
+            strict=True,
         )
     ]  # fmt: skip
 

@@ -36,12 +36,15 @@ class Publisher:
     def outputs(self, rows: Columns, deployment: Deployment, core: ScoreCore) -> Iterator[Output]:
         """The score of every row, then the alerts; `core` has just scored the rows with `deployment`."""
         topic, alerts = self._context.name("scores"), self._context.name("alerts")
-        _, *shadows = deployment.models()
+        beside = deployment.models()[1:]
+        shadows = [position for position, (role, _, _) in enumerate(beside) if role == "shadow"]
+        canary = deployment.canary
         frame = ScoreFrame(
             scored_at=self._context.now_ms(),
             threshold=self._policy.threshold,
             model=ModelRef(*core.model),
-            shadows=tuple((name, version) for _, name, version in shadows),
+            canary=None if canary is None else ModelRef(canary.name, canary.version),
+            shadows=tuple(beside[position][1:] for position in shadows),
             spec=self._context.spec.digest,
             config=self._config,
         )
@@ -53,8 +56,9 @@ class Publisher:
             currency=rows.strings["currency"],
             event_time=rows.ints("event_time"),
             amount_minor=rows.ints("amount_minor"),
-            score=rows.floats("champion"),
-            shadows=rows.floats("shadows"),
+            score=rows.floats("score"),
+            arm=rows.bools("arm"),
+            shadows=rows.floats("shadows")[:, shadows],
             alert=rows.bools("alert"),
             features=rows.floats("features"),
         )
@@ -62,12 +66,29 @@ class Publisher:
         partitions = rows.ints("card_partition").tolist()
         yield from map(Output, itertools.repeat(topic), partitions, keys, lines)
         alerted = np.flatnonzero(rows.bools("alert"))
-        champion = deployment.stand_in if core.stood_in else deployment.champion
-        reasons = self._reasons(champion, rows.floats("features")[alerted])
+        reasons = self._reasons_by_arm(
+            rows.floats("features")[alerted], rows.bools("arm")[alerted], deployment, core
+        )
         for row, each in zip(alerted.tolist(), reasons, strict=True):
             score = msgspec.json.decode(lines[row], type=Score)
             alert = alert_of(score, self._policy.alert_id(score.transaction_id), each)
             yield Output(alerts, partitions[row], keys[row], encode(alert))
+
+    def _reasons_by_arm(
+        self,
+        features: Float,
+        arm: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        deployment: Deployment,
+        core: ScoreCore,
+    ) -> Iterator[list[Reason]]:
+        """The reasons of each row, from the model that has decided it."""
+        champion = deployment.stand_in if core.stood_in else deployment.champion
+        found = iter(self._reasons(champion, features[~arm]))
+        canary = iter(
+            self._reasons(deployment.canary, features[arm]) if deployment.canary is not None else ()
+        )
+        for in_canary in arm.tolist():
+            yield next(canary if in_canary else found)
 
     def _reasons(self, champion: Snapshot, features: Float) -> list[list[Reason]]:
         """The reasons of each row of `features`, (rows, features)."""

@@ -16,6 +16,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from models.learners.checkpoint import seal
+from models.registry import Registry
 from models.snapshot import Snapshot, decode, encode
 from streams.app import build
 from streams.errors import SettingsError, StateMismatch
@@ -28,6 +29,7 @@ from streams.stages import learn_checkpoint
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext
+from streams.stages.control_feed import initial_aliases
 from streams.stages.learn import LearnWork
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
@@ -251,7 +253,8 @@ class Stage:
     def __init__(self, context: StageContext, paused: list[bool]) -> None:
         self._outputs = context.outputs
         self._changelog = Changelog(context.name("learn-state"), context.settings.broker, context.outputs)
-        self.work = LearnWork(0, context, self._changelog, paused.append)
+        self.registry = Registry(initial_aliases(context.settings.models))
+        self.work = LearnWork(0, context, self._changelog, paused.append, self.registry)
 
     async def handle(self, batches: list[RecordBatch], *, dies_before_saving: bool = False) -> None:
         for step in self.work.handle(batches):

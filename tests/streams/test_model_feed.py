@@ -10,9 +10,9 @@ from aiokafka.errors import KafkaConnectionError
 
 from models.learners.logistic import LogisticLearner
 from models.snapshot import Snapshot, encode, make
+from streams.kafka import broadcast
 from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
-from streams.stages import model_feed
 from streams.stages.model_feed import ModelFeed, model_key
 from tests.streams.clients import new_topic
 
@@ -80,7 +80,7 @@ def test_an_outage_is_waited_out(
     broker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Errors of the cluster are logged and tried again; versions published meanwhile arrive."""
-    monkeypatch.setattr(model_feed, "_FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(broadcast, "_FIRST_RETRY_SECONDS", 0.01)
 
     async def scenario() -> None:
         topic = await new_topic(broker, 1)
