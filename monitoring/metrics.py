@@ -114,6 +114,10 @@ METRICS: tuple[Definition, ...] = (
         "Scores at or above the threshold, by the arm that decided.",
         "a share of the arm's transactions unlike that of the other arm.",
         labels=("arm",), children=_each(ARMS)),
+    Definition("fraud_gates_failed", "gauge", "gates",
+        "Gates that a candidate, canary or shadow, fails just now.",
+        "above 0 for a canary; it is ended where gates.abort is on.",
+        labels=("name",), limit=32),
     Definition("fraud_moves_ignored_total", "counter", "events",
         "Events of the control topic that changed nothing: unusable (damaged, not signed), stale (repeated, "
         "or made on other aliases) or refused (senseless).",
@@ -239,6 +243,7 @@ class Metrics:
         self.canary_failures = counter("fraud_canary_failures_total")
         self.arm_transactions = counter("fraud_arm_transactions_total")
         self.arm_alerts = counter("fraud_arm_alerts_total")
+        self.gates_failed = gauge("fraud_gates_failed")
         self.moves_ignored = counter("fraud_moves_ignored_total")
         self.model_refused = counter("fraud_model_refused_total")
         self.outcomes_refused = counter("fraud_outcomes_refused_total")

@@ -6,7 +6,7 @@
 | score | by-<last entity>, known-frauds, models, control | scores, alerts, scored, metrics |
 | label | labels, feedback, scored | outcomes, known-frauds, dead-letters |
 | learn | outcomes, control | models |
-| observe | scored, outcomes, feedback | metrics |
+| observe | scored, outcomes, feedback, control | metrics, control |
 
 Every stage is a consumer group of its own, so that stages can be spread over workers in any way.
 """
@@ -156,7 +156,8 @@ def _attach(stage: str, app: faust.App, context: StageContext, flow: Flow) -> An
             flow.control.on_error = app.crash
             return learn.attach(app, context, flow.control.registry)
         case _:
-            return observe.attach(app, context)
+            flow.control.on_error = app.crash
+            return observe.attach(app, context, flow.control)
 
 
 def _batching(stage: str, settings: Settings) -> BatchingOptions:

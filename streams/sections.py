@@ -224,6 +224,19 @@ class Models(Section):
         return self
 
 
+class Gates(Section):
+    """Moves that are made without anybody, on evidence."""
+
+    abort: bool = True
+    """A canary that fails a gate is ended."""
+    promote: bool = False
+    """A canary that has passed every gate becomes the champion."""
+    horizon: Duration = 7 * DAY
+    """Event time of matured outcomes that must speak for a canary."""
+    min_frauds: Annotated[int, Field(ge=1)] = 50
+    """Fewest frauds among matured outcomes before they are asked."""
+
+
 class Policy(Section):
     """From score to alert."""
 

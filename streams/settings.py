@@ -22,6 +22,7 @@ from streams.sections import (
     DURATION,
     Alignment,
     Broker,
+    Gates,
     Input,
     Labels,
     Models,
@@ -57,6 +58,7 @@ class Settings(Section):
     alignment: Alignment = Alignment()
     labels: Labels = Labels()
     models: Models = Models()
+    gates: Gates = Gates()
     policy: Policy = Policy()
     worker: Worker = Worker()
 

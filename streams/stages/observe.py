@@ -1,14 +1,15 @@
-"""The observe stage: live quality, drift and the alert funnel.
+"""The observe stage: live quality, drift, the alert funnel, and the gates of candidates.
 
-Reads scored rows, outcomes and feedback. Writes a record to the metrics topic at every step of event time,
-and sets the gauges.
+Reads scored rows, outcomes, feedback and the control topic. Writes a record to the metrics topic at every
+step of event time, sets the gauges, and ends or promotes a canary by an event on the control topic.
 
 State: sketches over event-time windows, in memory; they fill anew after a restart. Every worker with this
-stage sees its own partitions.
+stage sees its own partitions; outcomes have one.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import faust
@@ -16,10 +17,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models.gates import Judgement, Limits, judge
+from models.registry import Pin
 from monitoring.drift import DriftMonitor
 from monitoring.funnel import AlertFunnel
 from monitoring.live_quality import RoleQuality
 from streams.contract.codecs import FeedbackDecoder, encode
+from streams.contract.moves import encode_move
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
 from streams.kafka.outputs import Output
@@ -27,7 +31,12 @@ from streams.stages import columns
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext
+from streams.stages.control_feed import ControlFeed
+from streams.stages.gate_core import GateCore, automatic_move
+from streams.stages.model_slots import control_key
 from streams.times import DAY, HOUR
+
+logger = logging.getLogger(__name__)
 
 #: Event time between two records on the metrics topic.
 REPORT_EVERY = HOUR
@@ -35,6 +44,8 @@ REPORT_EVERY = HOUR
 SHIFTED = 0.25
 #: At least so long between them by the wall clock: a replay passes hours in no time.
 REPORT_PAUSE_SECONDS = 1.0
+#: At least so long between two judgements of the gates.
+JUDGE_PAUSE_SECONDS = 1.0
 
 
 class ObserveCore:
@@ -110,10 +121,17 @@ def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
 
 
 class Observer:
-    """Feeds the core and passes its figures on."""
+    """Feeds the cores, passes their figures on, and moves the canary on them."""
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, context: StageContext, control: ControlFeed) -> None:
+        settings = context.settings
         self._context = context
+        self._control = control
+        self._key = control_key(settings.models)
+        self._limits = Limits(frauds=settings.gates.min_frauds, days=settings.gates.horizon / DAY)
+        self._judged_at = 0.0
+        self._moved = 0
+        self.gates = GateCore(maturity_ms=settings.labels.maturity, threshold=settings.policy.threshold)
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
         self._reported_at = NEVER
         self._next_report = 0.0
@@ -124,16 +142,22 @@ class Observer:
         """There is nothing under way between two batches."""
 
     async def scored(self, batch: RecordBatch) -> None:
+        self.gates.follow(self._control.registry.aliases)
         for record in batch.records:
-            self.core.scored(columns.decode(record.value or b""))
+            rows = columns.decode(record.value or b"")
+            self.core.scored(rows)
+            self.gates.scored(rows)
+        await self._judge()
         await self._report()
         batch.finish()
 
     async def outcomes(self, batch: RecordBatch) -> None:
+        self.gates.follow(self._control.registry.aliases)
         for record in batch.records:
             rows = columns.decode(record.value or b"")
             if len(rows):
                 self.core.outcomes(rows)
+                self.gates.outcomes(rows)
         batch.finish()
 
     async def feedback(self, batch: RecordBatch) -> None:
@@ -142,6 +166,34 @@ class Observer:
             self.core.feedback(item.alert_id, item.action, item.action_time)
         batch.finish()
 
+    def _judgements(self) -> dict[Pin, Judgement]:
+        """What the gates say of every candidate."""
+        found = {pin: self.gates.evidence(pin) for pin in self._control.registry.aliases.pins()[1:]}
+        return {pin: judge(evidence, self._limits) for pin, evidence in found.items() if evidence is not None}
+
+    async def _judge(self) -> None:
+        """End or promote the canary, where the gates say so."""
+        now, registry, gates = self._context.clock(), self._control.registry, self._context.settings.gates
+        if now - self._judged_at < JUDGE_PAUSE_SECONDS or registry.last < self._moved:
+            return
+        self._judged_at = now
+        judgements = self._judgements()
+        self._context.metrics.gates_failed.forget()
+        for pin, judgement in judgements.items():
+            self._context.metrics.gates_failed.set(len(judgement.failed), pin.name)
+        canary = judgements.get(registry.aliases.canary) if registry.aliases.canary else None
+        if canary is None:
+            return
+        move = automatic_move(
+            registry, canary, abort=gates.abort, promote=gates.promote, now_ms=self._context.now_ms()
+        )
+        if move is not None and move.model is not None:
+            topic = self._context.name("control")
+            value = encode_move(move, topic, self._key)
+            logger.warning("move %d: %s %s, %s", move.number, move.kind, move.model, move.reason)
+            await self._context.outputs.send([Output(topic, 0, move.model.name.encode(), value)])
+            self._moved = move.number
+
     async def _report(self) -> None:
         step = self.core.watermark - self.core.watermark % REPORT_EVERY
         now = self._context.clock()
@@ -149,6 +201,7 @@ class Observer:
             return
         self._reported_at, self._next_report = step, now + REPORT_PAUSE_SECONDS
         report = self.core.report()
+        report["gates"] = {str(pin): each.as_evidence() for pin, each in self._judgements().items()}
         self._set_gauges(report)
         await self._context.outputs.send(
             [Output(self._context.name("metrics"), 0, b"quality", encode(report))]
@@ -173,9 +226,13 @@ class Observer:
         metrics.alert_precision.set(report["alert_precision"])
 
 
-def attach(app: faust.App, context: StageContext) -> Observer:
-    """Read what there is to observe."""
-    observer = Observer(context)
+def attach(app: faust.App, context: StageContext, control: ControlFeed) -> Observer:
+    """Read what there is to observe.
+
+    Raises:
+        SettingsError: the key of the control topic cannot be used.
+    """
+    observer = Observer(context, control)
 
     @app.agent(batch_topic(app, context.name("scored")), name="observe-scored")
     async def scored(stream: faust.Stream[RecordBatch]) -> None:

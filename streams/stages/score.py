@@ -48,6 +48,8 @@ CHUNK_ROWS = 4096
 MOST_MESSAGES = 1024
 #: Between two marks of a partition without rows.
 _MARK_SECONDS = 0.25
+#: Fewest rows of a batch that tells what a model takes for a row.
+_ROWS_TIMED = 32
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
     "arm", "alert",
@@ -89,6 +91,7 @@ class ScoreWork:
         self._control = control
         self._caught_up = caught_up
         self._missing: Slots | None = None
+        self._unannounced = False
         self._policy = ThresholdPolicy(settings.policy.threshold)
         self._publisher = Publisher(context, self._policy)
         self._core = ScoreCore(self._policy.threshold, context.clock)
@@ -136,6 +139,8 @@ class ScoreWork:
         used = slots and at_hand(slots, self._deployment.stand_in, self._feed.version)
         if slots and used:
             install(self._deployment, slots, used)
+            # Whoever adopted them may have died before it said so.
+            self._unannounced = True
         # Versions that are gone cannot score again what they have scored.
         self._pinned = bool(restored.deltas or restored.buckets) and (slots is None or used is not None)
 
@@ -254,6 +259,9 @@ class ScoreWork:
 
     def _adopt_models(self) -> Iterator[Step]:
         """Change the models between two chunks; which ones is durable before they score anything."""
+        if self._unannounced and self.state.slots:
+            self._unannounced = False
+            yield self._announcement(self.state.slots)
         if self._pinned:
             return
         slots = resolved(self._control.registry, self._feed.newest)
@@ -266,9 +274,9 @@ class ScoreWork:
                 logger.warning("the models stay as they are: one of %s is not at hand", slots.versions())
             return
         before = {(name, version) for _, name, version in self._deployment.models()}
-        told = Output(self._context.name("metrics"), 0, b"deployment", encode(self._adoption(slots)))
-        yield from self._save(None, None, ScoreStep(slots=slots), [told])
+        yield from self._save(None, None, ScoreStep(slots=slots))
         install(self._deployment, slots, found)
+        yield self._announcement(slots)
         metrics = self._context.metrics
         for name, version in set(slots.versions()) - before:
             metrics.model_updates.add(1, name)
@@ -278,8 +286,9 @@ class ScoreWork:
             metrics.model_info.set(1, role, name, str(version))
         metrics.canary_share.set(slots.percent / 100.0)
 
-    def _adoption(self, slots: Slots) -> Adoption:
-        return Adoption(
+    def _announcement(self, slots: Slots) -> Step:
+        """Say which models score what comes from here on."""
+        adoption = Adoption(
             partition=self._partition,
             move=slots.move,
             champion=ModelRef(*slots.champion),
@@ -290,6 +299,7 @@ class ScoreWork:
             applied={str(partition): last for partition, last in sorted(self.state.applied.items())},
             adopted_at=self._context.now_ms(),
         )
+        return Step([Output(self._context.name("metrics"), 0, b"deployment", encode(adoption))])
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
@@ -313,8 +323,10 @@ class ScoreWork:
 
     def _scored_records(self, rows: Columns, *, everywhere: bool) -> list[Output]:
         """The scored rows for later stages, a message for every card partition: it carries the watermark."""
+        # In small batches the time is all overhead.
+        seconds = [each / len(rows) for each in self._core.seconds] if len(rows) >= _ROWS_TIMED else []
         kept = Columns(
-            self._scored_meta(),
+            self._scored_meta() | {"row_seconds": seconds},
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )

@@ -210,7 +210,7 @@ def test_replay_publishes_transactions_and_labels(cli: Cli, tmp_path: Path) -> N
 
 
 def test_models_are_read_from_their_topic(cli: Cli) -> None:
-    """`models` shows the latest version by role, the history, one version, and damaged ones as such."""
+    """`models` shows the latest version by role, all of one model, one version, and damaged ones as such."""
     spec = FeatureSpec.default()
     for version in (9, 10):
         document = encode_snapshot(
@@ -226,8 +226,8 @@ def test_models_are_read_from_their_topic(cli: Cli) -> None:
     heading, _, line = cli("models", "list").stdout.strip().splitlines()[:3]
     assert heading.split()[3:5] == ["learner", "scorer"]
     assert line.split()[3:5] == ["binned_logistic", "rules"]
-    history = json.loads(cli("models", "history", "binned", "--json").stdout)
-    assert [each["version"] for each in history] == [9, 10]
+    versions = json.loads(cli("models", "list", "binned", "--json").stdout)
+    assert [each["version"] for each in versions] == [9, 10]
     assert cli.document("models", "show", "binned/9")["spec"] == spec.digest
     assert cli("models", "show", "binned/11").exit_code == 1
     assert cli("models", "show", "binned/x").exit_code == 2
