@@ -52,6 +52,9 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alerts_total", "counter", "alerts",
         "Alerts published.",
         "a jump, or none for hours."),
+    Definition("fraud_alerts_held_total", "counter", "alerts",
+        "Alerts not published because they are held back (`alerts hold`).",
+        "any increase that nobody asked for."),
     Definition("fraud_score_duration_seconds", "histogram", "seconds",
         "Time in which a batch was scored by the champion, counted for each of its transactions.",
         "p99 above 0.025.",
@@ -190,6 +193,15 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alert_precision", "gauge", "ratio",
         "Share of the alerts decided in the window that were confirmed.",
         "below what the threshold was set for."),
+    Definition("fraud_decision_agreement", "gauge", "ratio",
+        "Share of matured transactions of which alert and outcome say the same, alerts held back included.",
+        "below the share of genuine transactions: no alert at all would agree more."),
+    Definition("fraud_decision_precision", "gauge", "ratio",
+        "Share of the alerts among matured transactions, held back or not, that were frauds.",
+        "below what the threshold was set for."),
+    Definition("fraud_decision_recall", "gauge", "ratio",
+        "Share of the frauds among matured transactions that were alerted, held back or not.",
+        "falling."),
     Definition("fraud_average_precision", "gauge", "ratio",
         "Average precision over matured outcomes, by role.",
         "falling, or a shadow above the champion for days.",
@@ -226,6 +238,7 @@ class Metrics:
         self.transactions = counter("fraud_transactions_total")
         self.unaccounted = gauge("fraud_unaccounted_transactions")
         self.alerts = counter("fraud_alerts_total")
+        self.alerts_held = counter("fraud_alerts_held_total")
         self.score_duration = histogram("fraud_score_duration_seconds")
         self.end_to_end = histogram("fraud_end_to_end_seconds")
         self.stage_duration = histogram("fraud_stage_duration_seconds")
@@ -263,6 +276,9 @@ class Metrics:
         self.alert_funnel = counter("fraud_alert_funnel_total")
         self.alert_ctr = gauge("fraud_alert_ctr")
         self.alert_precision = gauge("fraud_alert_precision")
+        self.decision_agreement = gauge("fraud_decision_agreement")
+        self.decision_precision = gauge("fraud_decision_precision")
+        self.decision_recall = gauge("fraud_decision_recall")
         self.average_precision = gauge("fraud_average_precision")
         self.roc_auc = gauge("fraud_roc_auc")
         self.card_precision = gauge("fraud_card_precision")

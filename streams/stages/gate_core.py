@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from models.gates import NAN, Evidence, Figures, Judgement
 from models.registry import Aliases, Kind, Move, Pin, Registry
+from monitoring.event_windows import EventWindow
 from monitoring.live_quality import ScoreSketch
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
@@ -78,13 +79,13 @@ class _Pair:
     def __init__(self) -> None:
         self.candidate = _Output()
         self.champion = _Output()
-        self.days: dict[int, _Day] = {}
+        self.days = EventWindow(_Day, DAY, MOST_DAYS)
 
     def evidence(self, matured_until: int) -> Evidence:
         whole = _Day()
-        matured = [day for day in self.days if (day + 1) * DAY <= matured_until]
+        matured = self.days.until(matured_until)
         for day in matured:
-            whole.merge(self.days[day])
+            whole.merge(day)
         rows = whole.candidate.rows
         return Evidence(
             candidate=_figures(self.candidate, whole.candidate, whole.alerts),
@@ -132,14 +133,10 @@ class GateCore:
         """Outcomes as they leave the label stage."""
         if not len(rows):
             return
-        fraud, days = rows.bools("fraud"), rows.ints("event_time") // DAY
+        fraud = rows.bools("fraud")
         for pair, scores, champion, _ in self._columns(rows):
-            for day in np.unique(days).tolist():
-                of_day = days == day
-                known = pair.days.setdefault(day, _Day())
-                known.add(fraud[of_day], scores[of_day], champion[of_day], self._threshold)
-            for day in sorted(pair.days)[:-MOST_DAYS]:
-                del pair.days[day]
+            for day, chosen in pair.days.split(rows.ints("event_time")):
+                day.add(fraud[chosen], scores[chosen], champion[chosen], self._threshold)
 
     def evidence(self, candidate: Pin) -> Evidence | None:
         """What is known of a candidate; None for one that is not counted."""

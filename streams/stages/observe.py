@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from models.gates import Judgement, Limits, judge
 from models.registry import Pin
+from monitoring.agreement import AgreementWindow
 from monitoring.drift import DriftMonitor
 from monitoring.funnel import AlertFunnel
 from monitoring.live_quality import RoleQuality
@@ -51,7 +52,9 @@ JUDGE_PAUSE_SECONDS = 1.0
 class ObserveCore:
     """The sketches, and the figures they give; pure."""
 
-    def __init__(self, features: tuple[str, ...]) -> None:
+    def __init__(self, features: tuple[str, ...], maturity_ms: int = 7 * DAY) -> None:
+        self._maturity_ms = maturity_ms
+        self._agreement = AgreementWindow()
         self._features = DriftMonitor(features, reference_ms=7 * DAY, slot_ms=DAY, slots=7)
         self._scores: dict[str, DriftMonitor] = {}
         self._quality: dict[str, RoleQuality] = {}
@@ -76,6 +79,7 @@ class ObserveCore:
         for role, scores in by_model(rows).items():
             quality = self._quality.setdefault(role, RoleQuality())
             quality.update(times, cards, frauds, scores)
+        self._agreement.update(times, rows.bools("alert"), frauds)
 
     def feedback(self, alert_id: str, action: str, action_time: int) -> None:
         """What an analyst did with an alert."""
@@ -95,8 +99,15 @@ class ObserveCore:
                 "calibration_error": sketch.calibration_error(),
                 "card_precision": each.card_precision(),
             }
+        agreement = self._agreement.matured(self.watermark - self._maturity_ms)
         return {
             "event_time": self.watermark,
+            "decisions": {
+                "outcomes": agreement.rows,
+                "agreement": agreement.agreement,
+                "precision": agreement.precision,
+                "recall": agreement.recall,
+            },
             "quality": quality,
             "feature_drift": {d.name: {"psi": d.psi, "ks": d.ks} for d in self._features.drifts()},
             "score_drift": {
@@ -136,7 +147,7 @@ class Observer:
         self._reported_at = NEVER
         self._next_report = 0.0
         self._shifted: set[str] = set()
-        self.core = ObserveCore(context.spec.names)
+        self.core = ObserveCore(context.spec.names, settings.labels.maturity)
 
     async def stop(self) -> None:
         """There is nothing under way between two batches."""
@@ -222,6 +233,12 @@ class Observer:
         self._shifted = shifted
         for role, value in report["score_drift"].items():
             metrics.score_drift.set(value, role)
+        for name, family in (
+            ("agreement", metrics.decision_agreement),
+            ("precision", metrics.decision_precision),
+            ("recall", metrics.decision_recall),
+        ):
+            family.set(report["decisions"][name])
         metrics.alert_ctr.set(report["alert_ctr"])
         metrics.alert_precision.set(report["alert_precision"])
 

@@ -245,7 +245,8 @@ class ScoreWork:
         scored = self._core.process(self.state, self._deployment, rows)
         watermark = min(frontier, int(rows.ints("watermark")[-1]))
         self._scored_until = max(self._scored_until, watermark)
-        outputs = list(self._publisher.outputs(scored, self._deployment, self._core))
+        held = self.state.slots is not None and self.state.slots.alerts_held
+        outputs = list(self._publisher.outputs(scored, self._deployment, self._core, hold_alerts=held))
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
         sources = rows.ints("card_partition")
         applied = {
@@ -342,7 +343,8 @@ class ScoreWork:
     def _count(self, rows: Columns) -> None:
         metrics = self._context.metrics
         metrics.transactions.add(len(rows), "scored")
-        metrics.alerts.add(int(rows.bools("alert").sum()))
+        held = self.state.slots is not None and self.state.slots.alerts_held
+        (metrics.alerts_held if held else metrics.alerts).add(int(rows.bools("alert").sum()))
         metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
         if self._core.stood_in:
             metrics.champion_failures.add()

@@ -33,8 +33,13 @@ class Publisher:
         self._config = context.settings.digest
         self._top = context.settings.policy.reasons
 
-    def outputs(self, rows: Columns, deployment: Deployment, core: ScoreCore) -> Iterator[Output]:
-        """The score of every row, then the alerts; `core` has just scored the rows with `deployment`."""
+    def outputs(
+        self, rows: Columns, deployment: Deployment, core: ScoreCore, *, hold_alerts: bool = False
+    ) -> Iterator[Output]:
+        """The score of every row, then the alerts; `core` has just scored the rows with `deployment`.
+
+        With `hold_alerts` only the scores, which say all the same whether they would be alerts.
+        """
         topic, alerts = self._context.name("scores"), self._context.name("alerts")
         beside = deployment.models()[1:]
         shadows = [position for position, (role, _, _) in enumerate(beside) if role == "shadow"]
@@ -65,6 +70,8 @@ class Publisher:
         keys = [card.encode() for card in rows.strings["card_id"]]
         partitions = rows.ints("card_partition").tolist()
         yield from map(Output, itertools.repeat(topic), partitions, keys, lines)
+        if hold_alerts:
+            return
         alerted = np.flatnonzero(rows.bools("alert"))
         reasons = self._reasons_by_arm(
             rows.floats("features")[alerted], rows.bools("arm")[alerted], deployment, core

@@ -82,7 +82,7 @@ def forge(run: Run) -> None:
 def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     directory = tmp_path_factory.mktemp("moves")
     (directory / "key").write_bytes(b"0123456789abcdef0123456789abcdef")
-    text = settings(idle_after="15s", publish_every="2h")
+    text = settings(idle_after="15s", publish_every="12h")
     # The early models differ a lot: it is people who move them here.
     text = text.replace("[models]\n", f'[models]\ncontrol_key_file = "{directory / "key"}"\n')
     text += "[gates]\nabort = false\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from streams.stages.columns import Columns, ColumnsError
 from streams.stages.observe import ObserveCore, by_model
@@ -27,6 +27,7 @@ def sample(n: int, seed: int, *, day: int = 0) -> Columns:
             "champion": np.clip(0.4 * fraud + 0.6 * random.random(n), 0, 1),
             "shadows": shadow,
             "fraud": fraud,
+            "alert": random.random(n) < np.where(fraud, 0.6, 0.1),
         },
         {},
     )
@@ -64,3 +65,20 @@ def test_the_funnel_counts_feedback() -> None:
     report = core.report()
     assert report["alert_precision"] == 1.0
     assert report["event_time"] == START
+
+
+def test_alerts_are_compared_with_what_was_said_of_them() -> None:
+    """Agreement, precision and recall over the days that have matured, of alerts held back too."""
+    core, days = ObserveCore(("x", "y"), 2 * DAY), [sample(1000, 1, day=day) for day in range(6)]
+    for rows in days:
+        core.scored(rows)
+        core.outcomes(rows)
+    found = core.report()["decisions"]
+    # A row of a day happened an hour before it.
+    matured = days[:4]
+    alert, fraud = (np.concatenate([rows.bools(name) for rows in matured]) for name in ("alert", "fraud"))
+    assert found["outcomes"] == len(alert)
+    assert found["agreement"] == pytest.approx((alert == fraud).mean())
+    assert found["precision"] == pytest.approx(precision_score(fraud, alert))
+    assert found["recall"] == pytest.approx(recall_score(fraud, alert))
+    assert np.isnan(ObserveCore(("x",)).report()["decisions"]["recall"])
