@@ -34,7 +34,7 @@ from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.model_feed import ModelFeed
-from streams.stages.model_slots import build_learners, control_key
+from streams.stages.model_slots import build_learners, signing_key
 from streams.topics import Catalogue
 
 #: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
@@ -101,12 +101,13 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         settings.broker,
         spec.digest,
         on_refused=partial(metrics.model_refused.add, 1),
+        key=signing_key(settings.models),
     )
     control = ControlFeed(
         catalogue.name("control"),
         settings.broker,
         initial_aliases(settings.models),
-        control_key(settings.models),
+        signing_key(settings.models),
         on_refused=partial(metrics.moves_ignored.add, 1),
     )
     flow = Flow(spec, metrics, feed, control)

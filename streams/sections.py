@@ -213,8 +213,8 @@ class Models(Section):
     """Frauds among them."""
     checkpoint_key_file: str = ""
     """File with a key of at least 32 bytes, which signs the learn stage's checkpoints; empty for unsigned."""
-    control_key_file: str = ""
-    """File with a key of at least 32 bytes, which signs events of the control topic; empty takes unsigned."""
+    signing_key_file: str = ""
+    """File with a key of at least 32 bytes, which signs model versions and moves; empty for unsigned."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

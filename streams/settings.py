@@ -74,7 +74,7 @@ class Settings(Section):
     def digest(self) -> str:
         """16 hexadecimal digits over all that can change a score or an alert, wherever it was set."""
         content = {name: part for name, part in self.model_dump(mode="json").items() if name in _DECIDING}
-        for key in ("checkpoint_key_file", "control_key_file"):
+        for key in ("checkpoint_key_file", "signing_key_file"):
             del content["models"][key]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return sha256(canonical.encode()).hexdigest()[:16]

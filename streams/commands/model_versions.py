@@ -31,10 +31,12 @@ class ModelVersion(msgspec.Struct, frozen=True):
     problem: str = ""
     scorer: str = ""
     learned: int = 0
+    frauds: int = 0
     learned_until: int = 0
     features: int = 0
     spec: str = ""
-    river: str = ""
+    parent: int = 0
+    libraries: dict[str, str] = {}
     sha256: str = ""
     signed: bool = False
     metrics: dict[str, float] = {}
@@ -102,10 +104,12 @@ def _described(plain: ModelVersion, snapshot: Snapshot) -> ModelVersion:
         plain,
         scorer=snapshot.kind,
         learned=snapshot.n_learned,
+        frauds=snapshot.n_frauds,
         learned_until=snapshot.created_at_event_time,
         features=snapshot.scorer.n_features,
         spec=snapshot.spec_digest,
-        river=snapshot.river,
+        parent=snapshot.parent,
+        libraries=dict(snapshot.libraries),
         sha256=snapshot.sha256,
         signed=bool(snapshot.signature),
         metrics=dict(snapshot.metrics),

@@ -20,7 +20,7 @@ from streams.kafka.connection import security_options
 from streams.kafka.outputs import Output, Outputs
 from streams.settings import Settings
 from streams.stages.control_feed import initial_aliases
-from streams.stages.model_slots import control_key
+from streams.stages.model_slots import signing_key
 
 
 class NotUsable(FraudstreamError):
@@ -68,7 +68,7 @@ async def read_registry(settings: Settings) -> Registry:
         BrokerUnreachable, TopicMissing: see `streams.kafka.clients.partitions_of`.
         SettingsError: the key cannot be used.
     """
-    registry, key = Registry(initial_aliases(settings.models)), control_key(settings.models)
+    registry, key = Registry(initial_aliases(settings.models)), signing_key(settings.models)
     topic = settings.topics.control
     async with aclosing(read_all(settings.broker, topic)) as records:
         async for record in records:
@@ -107,7 +107,7 @@ def usable(settings: Settings, pin: Pin, documents: dict[int, bytes]) -> Snapsho
         )
     number = pin.version or max(documents)
     try:
-        return decode(documents[number], feature_spec(settings).digest)
+        return decode(documents[number], feature_spec(settings).digest, signing_key(settings.models))
     except SnapshotError as error:
         raise NotUsable(f"{pin.name}/{number} cannot be used: {type(error).__name__}: {error}") from None
 
@@ -130,7 +130,7 @@ async def make_move(settings: Settings, registry: Registry, move: Move, *, secon
         NotInUse: it does, but after `seconds` a partition does not use it yet.
     """
     move = replace(move, number=registry.last + 1)
-    topic, key = settings.topics.control, control_key(settings.models)
+    topic, key = settings.topics.control, signing_key(settings.models)
     try:
         aliases = moved(registry.aliases, move)
         value = encode_move(move, topic, key)

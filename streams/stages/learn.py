@@ -17,6 +17,7 @@ however many there are: the watermark that releases them comes behind them in th
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 
 import faust
 
@@ -35,7 +36,7 @@ from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
 from streams.stages.model_feed import model_key
-from streams.stages.model_slots import build_learners, checkpoint_key
+from streams.stages.model_slots import build_learners, checkpoint_key, signing_key
 from streams.stages.rows import require_spec
 
 #: Messages of outcomes taken at once.
@@ -82,6 +83,7 @@ class LearnWork:
         self._changelog = changelog
         self._pause = pause
         self._registry = registry
+        self._signing_key = signing_key(context.settings.models)
         self._core = LearnCore(learn_rules(context.settings, context.spec.digest))
         self._held: list[RecordBatch] = []
         self._waiting_bytes = 0
@@ -133,7 +135,7 @@ class LearnWork:
         for batch in batches:
             for record in batch.records:
                 if record.offset >= self.checkpoint.next_offset:
-                    published |= yield from self._take(state, record.value or b"")
+                    published |= yield from self._take(state, record.value or b"", record.offset)
                     self.checkpoint.next_offset = record.offset + 1
             self.checkpoint.next_offset = max(self.checkpoint.next_offset, batch.next_offset)
             self._waiting(-_size(batch))
@@ -146,7 +148,7 @@ class LearnWork:
         if published or overdue or len(self._held) >= MOST_IN_FLIGHT // 2:
             yield from self._save()
 
-    def _take(self, state: LearnState, message: bytes) -> Generator[Step, None, bool]:
+    def _take(self, state: LearnState, message: bytes, offset: int) -> Generator[Step, None, bool]:
         """Learn up to where one message allows it; returns whether a version has been published."""
         rows = columns.decode(message)
         require_spec(rows, self._context.spec.digest)
@@ -156,16 +158,17 @@ class LearnWork:
         for snapshots in self._core.advance(state, clock):
             if snapshots:
                 published = True
-                yield Step(self._versions(snapshots))
+                yield Step(self._versions(snapshots, offset + 1))
                 failpoint("learn:published")
             yield BREATH
         return published
 
-    def _versions(self, snapshots: list[Snapshot]) -> list[Output]:
-        topic = self._context.name("models")
+    def _versions(self, snapshots: list[Snapshot], next_offset: int) -> list[Output]:
+        topic, source = self._context.name("models"), f"{self._context.name('outcomes')}/{self._partition}"
         records = []
         for snapshot in snapshots:
-            records.append(Output(topic, 0, model_key(snapshot.name, snapshot.version), encode(snapshot)))
+            document = encode(replace(snapshot, offsets={source: next_offset}), self._signing_key)
+            records.append(Output(topic, 0, model_key(snapshot.name, snapshot.version), document))
             old = snapshot.version - VERSIONS_KEPT
             if old > 0 and not self._registry.names(snapshot.name, old):
                 records.append(Output(topic, 0, model_key(snapshot.name, old), None))

@@ -23,7 +23,7 @@ from streams.stages.learn_core import LearnState
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "fraudstream-learn-2"
+FORMAT = "fraudstream-learn-3"
 
 
 def slot_terms(models: Models) -> dict[str, str]:
@@ -39,6 +39,7 @@ class _Saved(msgspec.Struct):
     slots: dict[str, str]
     next_offset: int
     versions: dict[str, int]
+    parents: dict[str, int]
     learned: dict[str, int]
     refused: dict[str, int]
     watermarks: dict[int, int]
@@ -78,6 +79,7 @@ class LearnCheckpoint:
                 slots=self._slots,
                 next_offset=self.next_offset,
                 versions=state.versions,
+                parents=state.parents,
                 learned=state.learned,
                 refused=state.refused,
                 watermarks=state.watermarks,
@@ -121,6 +123,8 @@ class LearnCheckpoint:
                 logger.warning("model %s starts anew: %s", name, error)
                 continue
             state.learned[name] = saved.learned[name]
+            if name in saved.parents:
+                state.parents[name] = saved.parents[name]
             state.refused[name] = saved.refused[name]
         state.waiting = _waiting(state, saved.waiting)
         self.state, self.next_offset = state, saved.next_offset

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from models.snapshot import Snapshot, SnapshotError, decode
+from models.snapshot import Snapshot, SnapshotDamagedError, SnapshotError, decode
 from streams.kafka.broadcast import Broadcast
 from streams.sections import Broker
 
@@ -31,6 +31,7 @@ class ModelFeed(Broadcast):
         spec_digest: versions learned on another feature spec are left out.
         on_new: told of every usable version that was not on the topic at the start.
         on_refused: told of the name of every model of which a version was refused.
+        key: that versions must be signed with; empty if none is configured.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class ModelFeed(Broadcast):
         spec_digest: str,
         on_new: Callable[[Snapshot], None] = lambda _: None,
         on_refused: Callable[[str], None] = lambda _: None,
+        key: bytes = b"",
     ) -> None:
         super().__init__(topic, broker, "models")
         self._spec_digest = spec_digest
         self._on_new = on_new
         self._on_refused = on_refused
+        self._key = key
         self._versions: dict[tuple[str, int], Snapshot] = {}
         self._latest: dict[str, Snapshot] = {}
         self.newest: dict[str, int] = {}
@@ -66,7 +69,8 @@ class ModelFeed(Broadcast):
                 self._versions.pop((name, int(version)), None)
             return
         try:
-            snapshot = decode(value, self._spec_digest)
+            snapshot = decode(value, self._spec_digest, self._key)
+            self._check(key, snapshot)
         except SnapshotError as error:
             self.refused += 1
             self._on_refused((key or b"").decode(errors="replace").rpartition("/")[0])
@@ -78,3 +82,15 @@ class ModelFeed(Broadcast):
             self.newest[snapshot.name] = snapshot.version
         if self.loaded:
             self._on_new(snapshot)
+
+    def _check(self, key: bytes | None, snapshot: Snapshot) -> None:
+        """Versions never change, and one stands under its own name.
+
+        Raises:
+            SnapshotError: not so.
+        """
+        if key != model_key(snapshot.name, snapshot.version):
+            raise SnapshotDamagedError(f"the document is {snapshot.name}/{snapshot.version}")
+        held = self._versions.get((snapshot.name, snapshot.version))
+        if held is not None and held.sha256 != snapshot.sha256:
+            raise SnapshotDamagedError("another document than the one of that version")

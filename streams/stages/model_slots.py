@@ -52,13 +52,13 @@ def checkpoint_key(models: Models) -> bytes:
     return _key("models.checkpoint_key_file", models.checkpoint_key_file)
 
 
-def control_key(models: Models) -> bytes:
-    """The key that signs the events of the control topic; empty where none is configured.
+def signing_key(models: Models) -> bytes:
+    """The key that signs model versions and moves; empty where none is configured.
 
     Raises:
         SettingsError: the file cannot be read or holds too little.
     """
-    return _key("models.control_key_file", models.control_key_file)
+    return _key("models.signing_key_file", models.signing_key_file)
 
 
 def _key(setting: str, file: str) -> bytes:

@@ -34,7 +34,7 @@ from streams.stages.columns import Columns
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed
 from streams.stages.gate_core import GateCore, automatic_move
-from streams.stages.model_slots import control_key
+from streams.stages.model_slots import signing_key
 from streams.times import DAY, HOUR
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Observer:
         settings = context.settings
         self._context = context
         self._control = control
-        self._key = control_key(settings.models)
+        self._key = signing_key(settings.models)
         self._limits = Limits(frauds=settings.gates.min_frauds, days=settings.gates.horizon / DAY)
         self._judged_at = 0.0
         self._moved = 0

@@ -68,7 +68,8 @@ def wait_for_use(deployment: Deployment, move: int) -> None:
 
     def all_use() -> bool:
         for message in reader.consume(100, 0.1):
-            if message.key() == b"deployment" and (told := json.loads(message.value() or b"{}"))["move"] >= move:
+            told = json.loads(message.value() or b"{}")
+            if message.key() == b"deployment" and told["move"] >= move:
                 using.add(told["partition"])
         return len(using) == PARTITIONS
 

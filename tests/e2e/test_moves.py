@@ -84,7 +84,7 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     (directory / "key").write_bytes(b"0123456789abcdef0123456789abcdef")
     text = settings(idle_after="15s", publish_every="12h")
     # The early models differ a lot: it is people who move them here.
-    text = text.replace("[models]\n", f'[models]\ncontrol_key_file = "{directory / "key"}"\n')
+    text = text.replace("[models]\n", f'[models]\nsigning_key_file = "{directory / "key"}"\n')
     text += "[gates]\nabort = false\n"
     run = Run(Stream(5000, seed=5), Deployment(broker, directory, text))
     deployment, events = run.deployment, run.stream.events
