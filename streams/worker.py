@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError
@@ -124,14 +124,18 @@ class Health:
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._progress = Progress()
-        self._processed = 0
+        self._progress = {stage: Progress() for stage in flow.apps}
+        self._processed = dict.fromkeys(flow.apps, 0)
         self._finished: dict[tuple[str, str, int], int] = {}
         self._announced = ""
         self._held: deque[str] = deque(maxlen=_AT_REST)
 
     def live(self) -> tuple[bool, str]:
-        return self._progress.check(int(asyncio.get_event_loop().time() * 1000))
+        """Every stage for itself: one that is stuck must not hide behind the others."""
+        now = int(asyncio.get_event_loop().time() * 1000)
+        checks = {stage: progress.check(now) for stage, progress in self._progress.items()}
+        failing = {stage: check for stage, check in checks.items() if not check[0]}
+        return not failing, "; ".join(f"{stage}: {told}" for stage, (_, told) in (failing or checks).items())
 
     def assigned(self) -> tuple[bool, str]:
         held = {stage: len(transport_of(app).progress()) for stage, app in self._flow.apps.items()}
@@ -141,10 +145,14 @@ class Health:
         return True, ", ".join(f"{stage} {count}" for stage, count in held.items())
 
     def model(self) -> tuple[bool, str]:
+        """What scores in the partitions here; failing while a champion does and the rules stand in for it."""
         if "score" not in self._flow.apps:
             return True, "no score stage here"
-        versions = {name: snapshot.version for name, snapshot in self._flow.feed.latest.items()}
-        return True, ", ".join(f"{name} v{version}" for name, version in versions.items()) or "rules stand in"
+        works = list(self._flow.parts["score"].works.values())
+        models = sorted({model for work in works for model in work.models})
+        told = ", ".join(f"{role} {name} v{version}" for role, name, version in models)
+        failed = any(work.stood_in for work in works)
+        return not failed, f"champion failed, rules stand in; {told}" if failed else told or "no partitions"
 
     def broker(self) -> tuple[bool, str]:
         answers = self._broker_answers()
@@ -158,24 +166,27 @@ class Health:
         metrics = self._flow.metrics
         loop = asyncio.get_running_loop()
         while True:
-            lag = count = 0
+            count = 0
             ages = []
             for stage, app in self._flow.apps.items():
+                lag = 0
                 for tp, progress in transport_of(app).progress().items():
                     count += 1
                     key = (stage, tp.topic, tp.partition)
                     done = progress.finished or 0
                     if progress.lag:
                         ages.append(loop.time() - progress.progressed_at)
-                    self._processed += max(0, done - self._finished.get(key, done))
+                    self._processed[stage] += max(0, done - self._finished.get(key, done))
                     self._finished[key] = done
                     if progress.lag is not None:
                         lag += progress.lag
                         metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
+                self._progress[stage].sample(
+                    int(loop.time() * 1000), self._processed[stage], lag, self._broker_answers()
+                )
             metrics.assigned_partitions.set(count)
             metrics.commit_age.set(max(ages, default=0.0))
             self._sample_state()
-            self._progress.sample(int(loop.time() * 1000), self._processed, lag, self._broker_answers())
             self._announce()
             await asyncio.sleep(_SAMPLE_SECONDS)
 
@@ -200,6 +211,7 @@ class Health:
     def _sample_state(self) -> None:
         metrics = self._flow.metrics
         unaccounted = 0
+        dropped: Counter[str] = Counter()
         for stage, part in self._flow.parts.items():
             if not isinstance(part, StageLoop) or stage == "learn":
                 continue
@@ -210,7 +222,11 @@ class Health:
                 metrics.pending_labels.set(sum(len(work.state.verdicts) for work in part.works.values()))
             else:
                 unaccounted += sum(work.unaccounted for work in part.works.values())
+                for work in part.works.values():
+                    dropped.update(work.dropped())
         metrics.unaccounted.set(unaccounted)
+        for what, entries in dropped.items():
+            metrics.state_dropped.set(entries, what)
 
 
 def _version() -> str:

@@ -31,6 +31,7 @@ for _command in (promote, rollback, canary, shadow, history):
 
 @models.command(
     "list",
+    short_help="List the latest version of every model, or all of one.",
     epilog=examples(
         "models list", "models list binned", "models list --json | jq '.[] | {name, version, role}'"
     ),
@@ -56,7 +57,11 @@ def list_(settings: Settings, name: str | None, as_json: bool) -> None:
     _show(versions, as_json)
 
 
-@models.command("show", epilog=examples("models show binned", "models show binned/12 --json"))
+@models.command(
+    "show",
+    short_help="Show one version in full, the latest if none is given.",
+    epilog=examples("models show binned", "models show binned/12 --json"),
+)
 @click.argument("model", metavar="NAME[/VERSION]")
 @with_settings(data=True)
 def show_(settings: Settings, model: str, as_json: bool) -> None:
@@ -73,9 +78,8 @@ def show_(settings: Settings, model: str, as_json: bool) -> None:
         read_versions(settings, lambda found, version: found == name and exact in (None, version))
     )
     if not versions:
-        raise NoSuchModel(
-            f"no {model!r} on {settings.topics.models}; `models list {name}` shows what there is"
-        )
+        look = f"list {name}" if slash else "list"
+        raise NoSuchModel(f"no {model!r} on {settings.topics.models}; `models {look}` shows what there is")
     document = _document(versions[-1])
     if as_json:
         click.echo(json.dumps(document))

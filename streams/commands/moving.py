@@ -10,11 +10,11 @@ import msgspec
 
 from models.registry import Move, MoveIgnored, MoveRefused, Pin, Registry, moved
 from models.snapshot import Snapshot, SnapshotError, decode
-from streams.app import feature_spec
 from streams.commands.model_versions import key_of
 from streams.contract.moves import MoveUnusable, decode_move, encode_move
 from streams.contract.records import Adoption
 from streams.errors import FraudstreamError, NoSuchModel
+from streams.feature_settings import feature_spec
 from streams.kafka.clients import connect, follow, read_all
 from streams.kafka.connection import security_options
 from streams.kafka.outputs import Output, Outputs

@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from models.scorers.rules import Rule, RulesScorer
 from models.snapshot import encode, make
-from streams.app import feature_spec
+from streams.feature_settings import feature_spec
 from streams.settings import load
 from tests.e2e.harness import PARTITIONS, Deployment, json_bytes, until
 from tests.e2e.stream import settings
