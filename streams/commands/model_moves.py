@@ -1,4 +1,4 @@
-"""`fraudstream models promote`, `rollback`, `canary`, `shadow` and `history`; `alerts hold` and `release`."""
+"""The commands that move models, judge them, and list the moves; and those that hold alerts back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from streams.commands.tables import row, show, table
 from streams.times import rfc3339
 
 if TYPE_CHECKING:
+    from models.gates import Judgement
     from models.registry import Aliases, Kind, Move, Pin
     from streams.settings import Settings
 
@@ -55,11 +56,13 @@ def _pin(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Pin
         raise click.BadParameter(str(error)) from None
 
 
+FORCE = click.option("--force", is_flag=True, help="Also if it fails a gate on stored outcomes.")
 MODEL = click.argument("model", metavar="NAME[/VERSION]", callback=_pin)
 
 
 @click.command(epilog=examples("models promote forest", "models promote forest/12 --reason 'AP up'"))
 @MODEL
+@FORCE
 @_moving
 @with_settings(data=True)
 def promote(settings: Settings, model: Pin, **how: Any) -> None:
@@ -103,6 +106,7 @@ def rollback(settings: Settings, model: Pin | None, **how: Any) -> None:
 @click.option(
     "--percent", type=click.FloatRange(0, 100), required=True, help="Share of the cards; 0 ends the canary."
 )
+@FORCE
 @_moving
 @with_settings(data=True)
 def canary(settings: Settings, model: Pin, percent: float, **how: Any) -> None:
@@ -125,6 +129,7 @@ def shadow() -> None:
 
 @shadow.command("add", epilog=examples("models shadow add forest", "models shadow add forest/12"))
 @MODEL
+@FORCE
 @_moving
 @with_settings(data=True)
 def shadow_add(settings: Settings, model: Pin, **how: Any) -> None:
@@ -184,6 +189,40 @@ def history(settings: Settings, as_json: bool) -> None:
     show(listed)
 
 
+@click.command(epilog=examples("models validate forest", "models validate forest/12 --json"))
+@MODEL
+@with_settings(data=True)
+def validate(settings: Settings, model: Pin, as_json: bool) -> None:
+    """Judge a version on the outcomes stored last, beside the champion of then; exit code 1 if a gate fails.
+
+    It is loaded as a worker would load it, signature, digest and golden rows checked. `models shadow add`,
+    `canary` and `promote` do the same.
+    """
+    from streams.commands.moving import judged, read_documents, usable
+
+    snapshot = usable(settings, model, run_async(read_documents(settings, model.name)))
+    judgement = run_async(judged(settings, snapshot))
+    if as_json:
+        click.echo(
+            json.dumps({"name": snapshot.name, "version": snapshot.version, **judgement.as_evidence()})
+        )
+    else:
+        listed = table("gate", "result", "candidate", "champion")
+        for each in judgement.findings:
+            row(listed, each.gate, each.result, _figure(each.candidate), _figure(each.champion))
+        show(listed)
+    if judgement.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _failures(judgement: Judgement) -> str:
+    figures = (
+        f"{each.gate} {_figure(each.candidate)}, champion {_figure(each.champion)}"
+        for each in judgement.failed
+    )
+    return f"fails on stored outcomes: {'; '.join(figures)}"
+
+
 def _figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -217,16 +256,31 @@ def _move(
     seconds: float,
     as_json: bool,
     percent: float = 0.0,
+    force: bool = True,
 ) -> None:
     """Check what is to be moved, move it, and say what has come of it."""
     from models.registry import Move
-    from streams.commands.moving import evidence_of, make_move, read_documents, read_registry, usable
+    from streams.commands.moving import (
+        NotFit,
+        evidence_of,
+        judged,
+        make_move,
+        read_documents,
+        read_registry,
+        usable,
+    )
 
     registry = run_async(read_registry(settings))
     pin = choose(registry.aliases)
     evidence: dict[str, float | int | str | None] = {}
     if pin is not None and kind != "shadow-remove" and not (kind == "canary" and percent == 0.0):
-        evidence = evidence_of(usable(settings, pin, run_async(read_documents(settings, pin.name))))
+        snapshot = usable(settings, pin, run_async(read_documents(settings, pin.name)))
+        evidence = evidence_of(snapshot)
+        if kind != "rollback" and pin != registry.aliases.canary:
+            judgement = run_async(judged(settings, snapshot))
+            evidence |= judgement.as_evidence()
+            if judgement.failed and not force:
+                raise NotFit(f"{pin} {_failures(judgement)}; --force moves it all the same")
     move = Move(0, kind, pin, percent, who, time.time_ns() // 1_000_000, reason, evidence)
     made = run_async(make_move(settings, registry, move, seconds=seconds))
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from streams.commands.model_moves import canary, history, promote, rollback, shadow
+from streams.commands.model_moves import canary, history, promote, rollback, shadow, validate
 from streams.commands.options import examples, run_async, with_settings
 from streams.commands.tables import printable, row, show, table
 from streams.errors import NoSuchModel
@@ -25,7 +25,7 @@ def models() -> None:
     """The published model versions, and who of them decides."""
 
 
-for _command in (promote, rollback, canary, shadow, history):
+for _command in (validate, promote, rollback, canary, shadow, history):
     models.add_command(_command)
 
 

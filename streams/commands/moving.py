@@ -8,23 +8,33 @@ from dataclasses import replace
 
 import msgspec
 
+from models.gates import Judgement, Limits
 from models.registry import Move, MoveIgnored, MoveRefused, Pin, Registry, moved
 from models.snapshot import Snapshot, SnapshotError, decode
 from streams.commands.model_versions import key_of
 from streams.contract.moves import MoveUnusable, decode_move, encode_move
 from streams.contract.records import Adoption
 from streams.errors import FraudstreamError, NoSuchModel
-from streams.feature_settings import feature_spec
-from streams.kafka.clients import connect, follow, read_all
+from streams.feature_settings import catalogue_of, feature_spec
+from streams.kafka.clients import connect, follow, read_all, read_tail
 from streams.kafka.connection import security_options
 from streams.kafka.outputs import Output, Outputs
 from streams.settings import Settings
+from streams.stages import columns
 from streams.stages.control_feed import initial_aliases
 from streams.stages.model_slots import signing_key
+from streams.stages.validation import validate
+
+#: Messages of outcomes, each of many rows, that a version is judged on.
+OUTCOME_MESSAGES = 500
 
 
 class NotUsable(FraudstreamError):
     """Choose another version: this one would be refused by the workers."""
+
+
+class NotFit(FraudstreamError):
+    """Look at the figures: the version fails a gate on stored outcomes."""
 
 
 class MoveFailed(FraudstreamError):
@@ -110,6 +120,18 @@ def usable(settings: Settings, pin: Pin, documents: dict[int, bytes]) -> Snapsho
         return decode(documents[number], feature_spec(settings).digest, signing_key(settings.models))
     except SnapshotError as error:
         raise NotUsable(f"{pin.name}/{number} cannot be used: {type(error).__name__}: {error}") from None
+
+
+async def judged(settings: Settings, snapshot: Snapshot) -> Judgement:
+    """What the gates say of a version on the outcomes stored last."""
+    topic = catalogue_of(settings, feature_spec(settings)).name("outcomes")
+    records = await read_tail(settings.broker, topic, OUTCOME_MESSAGES)
+    return validate(
+        snapshot,
+        (columns.decode(record.value or b"") for record in records),
+        threshold=settings.policy.threshold,
+        limits=Limits(frauds=settings.gates.min_frauds, days=0.0),
+    )
 
 
 def evidence_of(snapshot: Snapshot) -> dict[str, float | int | str | None]:

@@ -28,6 +28,7 @@ from streams.times import DAY
 MOST_DAYS = 28
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -75,13 +76,33 @@ class _Day:
         self.champion.merge(other.champion)
 
 
-class _Pair:
-    def __init__(self) -> None:
+class Pair:
+    """A candidate beside the champion.
+
+    Args:
+        threshold: lowest score that is an alert.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
         self.candidate = _Output()
         self.champion = _Output()
         self.days = EventWindow(_Day, DAY, MOST_DAYS)
 
+    def scored(
+        self, candidate: Floats, champion: Floats, row_seconds: tuple[float, float] = (NAN, NAN)
+    ) -> None:
+        """Scores of the same rows, NaN for none, and what a row took, NaN if that says nothing."""
+        self.candidate.add(candidate, self._threshold, row_seconds[0])
+        self.champion.add(champion, self._threshold, row_seconds[1])
+
+    def outcomes(self, event_time: Ints, fraud: Bools, candidate: Floats, champion: Floats) -> None:
+        """Outcomes of rows that both were to score."""
+        for day, rows in self.days.split(event_time):
+            day.add(fraud[rows], candidate[rows], champion[rows], self._threshold)
+
     def evidence(self, matured_until: int) -> Evidence:
+        """What is known, of outcomes those of the days that end by `matured_until`."""
         whole = _Day()
         matured = self.days.until(matured_until)
         for day in matured:
@@ -110,7 +131,7 @@ class GateCore:
         self._threshold = threshold
         self._champion: Pin | None = None
         self._canary: Pin | None = None
-        self._pairs: dict[Pin, _Pair] = {}
+        self._pairs: dict[Pin, Pair] = {}
         self._watermark = NEVER
 
     def follow(self, aliases: Aliases) -> None:
@@ -120,30 +141,27 @@ class GateCore:
         if aliases.canary is not None and aliases.canary != self._canary:
             self._pairs.pop(aliases.canary, None)
         self._champion, self._canary = aliases.champion, aliases.canary
-        self._pairs = {pin: self._pairs.get(pin) or _Pair() for pin in aliases.pins()[1:]}
+        self._pairs = {pin: self._pairs.get(pin) or Pair(self._threshold) for pin in aliases.pins()[1:]}
 
     def scored(self, rows: Columns) -> None:
         """Scored rows as they leave the score stage."""
         self._watermark = max(self._watermark, rows.meta_int("watermark"))
         for pair, scores, champion, seconds in self._columns(rows):
-            pair.candidate.add(scores, self._threshold, seconds[0])
-            pair.champion.add(champion, self._threshold, seconds[1])
+            pair.scored(scores, champion, seconds)
 
     def outcomes(self, rows: Columns) -> None:
         """Outcomes as they leave the label stage."""
         if not len(rows):
             return
-        fraud = rows.bools("fraud")
         for pair, scores, champion, _ in self._columns(rows):
-            for day, chosen in pair.days.split(rows.ints("event_time")):
-                day.add(fraud[chosen], scores[chosen], champion[chosen], self._threshold)
+            pair.outcomes(rows.ints("event_time"), rows.bools("fraud"), scores, champion)
 
     def evidence(self, candidate: Pin) -> Evidence | None:
         """What is known of a candidate; None for one that is not counted."""
         pair = self._pairs.get(candidate)
         return None if pair is None else pair.evidence(self._watermark - self._maturity_ms)
 
-    def _columns(self, rows: Columns) -> list[tuple[_Pair, Floats, Floats, tuple[float, float]]]:
+    def _columns(self, rows: Columns) -> list[tuple[Pair, Floats, Floats, tuple[float, float]]]:
         """Of every candidate that was in place: its scores, those of the champion, and what they took."""
         if not len(rows) or self._champion is None:
             return []

@@ -108,7 +108,7 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         )
         feeder = threading.Thread(target=feed)
         feeder.start()
-        run.move("canary 10", "canary", "logistic", "--percent", "10")
+        run.move("canary 10", "canary", "logistic", "--percent", "10", "--force")
         run.move(
             "canary 50", "canary", "logistic", "--percent", "50", "--reason", "no errors", "--who", "ada"
         )
@@ -120,9 +120,9 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         limit = len(events)
         deployment.start()
         forge(run)
-        run.move("promote", "promote", "logistic")
+        run.move("promote", "promote", "logistic", "--force")
         run.move("rollback", "rollback")
-        run.move("pin", "shadow", "add", f"forest/{max(deployment.seen.versions['forest'])}")
+        run.move("pin", "shadow", "add", f"forest/{max(deployment.seen.versions['forest'])}", "--force")
         feeder.join()
         deployment.flush()
         deployment.read_scores(len(run.stream.good), seconds=120)
