@@ -60,7 +60,10 @@ FORCE = click.option("--force", is_flag=True, help="Also if it fails a gate on s
 MODEL = click.argument("model", metavar="NAME[/VERSION]", callback=_pin)
 
 
-@click.command(epilog=examples("models promote forest", "models promote forest/12 --reason 'AP up'"))
+@click.command(
+    short_help="Make a model the champion.",
+    epilog=examples("models promote forest", "models promote forest/12 --reason 'AP up'"),
+)
 @MODEL
 @FORCE
 @_moving
@@ -73,7 +76,10 @@ def promote(settings: Settings, model: Pin, **how: Any) -> None:
     _move(settings, "promote", lambda _: model, **how)
 
 
-@click.command(epilog=examples("models rollback", "models rollback --to binned/11"))
+@click.command(
+    short_help="Give the last champion its place back.",
+    epilog=examples("models rollback", "models rollback --to binned/11"),
+)
 @click.option(
     "--to", "model", metavar="NAME[/VERSION]", callback=_pin, help="Another target than the last one."
 )
@@ -100,7 +106,8 @@ def rollback(settings: Settings, model: Pin | None, **how: Any) -> None:
 
 
 @click.command(
-    epilog=examples("models canary forest --percent 10", "models canary forest --percent 0  # ends it")
+    short_help="Let a model decide for a share of the cards.",
+    epilog=examples("models canary forest --percent 10", "models canary forest --percent 0  # ends it"),
 )
 @MODEL
 @click.option(
@@ -127,7 +134,11 @@ def shadow() -> None:
     """Models that score everything and decide nothing."""
 
 
-@shadow.command("add", epilog=examples("models shadow add forest", "models shadow add forest/12"))
+@shadow.command(
+    "add",
+    short_help="Let a model score beside the champion.",
+    epilog=examples("models shadow add forest", "models shadow add forest/12"),
+)
 @MODEL
 @FORCE
 @_moving
@@ -146,7 +157,10 @@ def shadow_remove(settings: Settings, model: Pin, **how: Any) -> None:
     _move(settings, "shadow-remove", lambda _: model, **how)
 
 
-@click.command(epilog=examples("alerts hold --reason 'first weeks beside the old system'"))
+@click.command(
+    short_help="Hold alerts back from now on.",
+    epilog=examples("alerts hold --reason 'first weeks beside the old system'"),
+)
 @_moving
 @with_settings(data=True)
 def hold(settings: Settings, **how: Any) -> None:
@@ -154,7 +168,7 @@ def hold(settings: Settings, **how: Any) -> None:
     _move(settings, "hold-alerts", lambda _: None, **how)
 
 
-@click.command(epilog=examples("alerts release"))
+@click.command(short_help="Publish alerts again.", epilog=examples("alerts release"))
 @_moving
 @with_settings(data=True)
 def release(settings: Settings, **how: Any) -> None:
@@ -162,7 +176,10 @@ def release(settings: Settings, **how: Any) -> None:
     _move(settings, "release-alerts", lambda _: None, **how)
 
 
-@click.command(epilog=examples("models history", "models history --json | jq '.[-1]'"))
+@click.command(
+    short_help="List every move, its reason and its evidence.",
+    epilog=examples("models history", "models history --json | jq '.[-1]'"),
+)
 @with_settings(data=True)
 def history(settings: Settings, as_json: bool) -> None:
     """List every move: who was champion since when, who moved it, and on what evidence."""
@@ -189,7 +206,10 @@ def history(settings: Settings, as_json: bool) -> None:
     show(listed)
 
 
-@click.command(epilog=examples("models validate forest", "models validate forest/12 --json"))
+@click.command(
+    short_help="Judge a version on stored outcomes.",
+    epilog=examples("models validate forest", "models validate forest/12 --json"),
+)
 @MODEL
 @with_settings(data=True)
 def validate(settings: Settings, model: Pin, as_json: bool) -> None:

@@ -246,7 +246,7 @@ def test_models_are_read_from_their_topic(cli: Cli) -> None:
     versions = json.loads(cli("models", "list", "binned", "--json").stdout)
     assert [each["version"] for each in versions] == [9, 10]
     assert cli.document("models", "show", "binned/9")["spec"] == spec.digest
-    assert "`models history binned`" in cli("models", "show", "binned/11").stderr
+    assert "`models list binned`" in cli("models", "show", "binned/11").stderr
     assert "`models list`" in cli("models", "show", "nothing").stderr
     assert cli("models", "show", "binned/x").exit_code == 2
     doctor = cli("doctor")
