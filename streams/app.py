@@ -28,13 +28,14 @@ from streams.feature_settings import catalogue_of, feature_spec
 from streams.kafka.batching import BatchingOptions, create_app
 from streams.kafka.connection import security_options
 from streams.kafka.outputs import Outputs
+from streams.keys import signing_key
 from streams.sections import Broker
 from streams.settings import Settings
 from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.model_feed import ModelFeed
-from streams.stages.model_slots import build_learners, signing_key
+from streams.stages.model_slots import build_learners
 
 #: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
 LARGEST_RECORD = 12 * 1024 * 1024

@@ -183,7 +183,7 @@ def release(settings: Settings, **how: Any) -> None:
 @with_settings(data=True)
 def history(settings: Settings, as_json: bool) -> None:
     """List every move: who was champion since when, who moved it, and on what evidence."""
-    from streams.commands.moving import read_registry
+    from streams.commands.aliases import read_registry
 
     registry = run_async(read_registry(settings))
     if as_json:
@@ -280,13 +280,13 @@ def _move(
 ) -> None:
     """Check what is to be moved, move it, and say what has come of it."""
     from models.registry import Move
+    from streams.commands.aliases import read_registry
     from streams.commands.moving import (
         NotFit,
         evidence_of,
         judged,
         make_move,
         read_documents,
-        read_registry,
         usable,
     )
 

@@ -41,8 +41,8 @@ for _command in (validate, promote, rollback, canary, shadow, history):
 def list_(settings: Settings, name: str | None, as_json: bool) -> None:
     """List the latest version of every model, or every version of model NAME that is still on the topic.
 
-    The role is that of the settings, before any move. A model of the settings that is not listed has learned
-    nothing yet: rules stand in for it.
+    A version that scores has a role, and is listed in any case. A model of the settings that is not listed
+    has learned nothing yet: rules stand in for it.
     """
     from streams.commands.model_versions import read_versions
 

@@ -9,20 +9,20 @@ from dataclasses import replace
 import msgspec
 
 from models.gates import Judgement, Limits
-from models.registry import Move, MoveIgnored, MoveRefused, Pin, Registry, moved
+from models.registry import Move, MoveRefused, Pin, Registry, moved
 from models.snapshot import Snapshot, SnapshotError, decode
+from streams.commands.aliases import read_registry
 from streams.commands.model_versions import key_of
-from streams.contract.moves import MoveUnusable, decode_move, encode_move
+from streams.contract.moves import MoveUnusable, encode_move
 from streams.contract.records import Adoption
 from streams.errors import FraudstreamError, NoSuchModel
 from streams.feature_settings import catalogue_of, feature_spec
 from streams.kafka.clients import connect, follow, read_all, read_tail
 from streams.kafka.connection import security_options
 from streams.kafka.outputs import Output, Outputs
+from streams.keys import signing_key
 from streams.settings import Settings
 from streams.stages import columns
-from streams.stages.control_feed import initial_aliases
-from streams.stages.model_slots import signing_key
 from streams.stages.validation import validate
 
 #: Messages of outcomes, each of many rows, that a version is judged on.
@@ -69,24 +69,6 @@ def pin_of(text: str) -> Pin:
     if slash and not (number.isascii() and number.isdigit() and int(number)):
         raise ValueError("a version is a whole number from 1 on, for instance binned/12")
     return Pin(name, int(number) if slash else None)
-
-
-async def read_registry(settings: Settings) -> Registry:
-    """The aliases and their history, as workers with these settings see them.
-
-    Raises:
-        BrokerUnreachable, TopicMissing: see `streams.kafka.clients.partitions_of`.
-        SettingsError: the key cannot be used.
-    """
-    registry, key = Registry(initial_aliases(settings.models)), signing_key(settings.models)
-    topic = settings.topics.control
-    async with aclosing(read_all(settings.broker, topic)) as records:
-        async for record in records:
-            try:
-                registry.take(decode_move(record.value, topic, key))
-            except (MoveUnusable, MoveIgnored):
-                continue
-    return registry
 
 
 async def read_documents(settings: Settings, name: str) -> dict[int, bytes]:

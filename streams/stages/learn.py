@@ -27,6 +27,7 @@ from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
+from streams.keys import checkpoint_key, signing_key
 from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
@@ -36,7 +37,7 @@ from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
 from streams.stages.model_feed import model_key
-from streams.stages.model_slots import build_learners, checkpoint_key, signing_key
+from streams.stages.model_slots import build_learners
 from streams.stages.rows import require_spec
 
 #: Messages of outcomes taken at once.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
@@ -16,9 +15,6 @@ from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
 from streams.errors import SettingsError
 from streams.sections import Models, Slot
-
-#: Bytes; shorter than the digest of HMAC-SHA256 a key weakens it.
-SHORTEST_KEY = 32
 
 
 def build_learners(models: Models, spec: FeatureSpec) -> dict[str, Learner]:
@@ -47,39 +43,6 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
         return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
-
-
-def checkpoint_key(models: Models) -> bytes:
-    """The key that signs the learn stage's checkpoint; empty where none is configured.
-
-    Raises:
-        SettingsError: the file cannot be read or holds too little.
-    """
-    return _key("models.checkpoint_key_file", models.checkpoint_key_file)
-
-
-def signing_key(models: Models) -> bytes:
-    """The key that signs model versions and moves; empty where none is configured.
-
-    Raises:
-        SettingsError: the file cannot be read or holds too little.
-    """
-    return _key("models.signing_key_file", models.signing_key_file)
-
-
-def _key(setting: str, file: str) -> bytes:
-    if not file:
-        return b""
-    try:
-        key = Path(file).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{setting}: cannot read {file}: {error.strerror}") from None
-    if len(key) < SHORTEST_KEY:
-        raise SettingsError(
-            f"{setting}: {file} holds {len(key)} bytes, a key has {SHORTEST_KEY} or more: "
-            f"`openssl rand -out {file} {SHORTEST_KEY}`"
-        )
-    return key
 
 
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:

@@ -28,13 +28,13 @@ from streams.contract.moves import encode_move
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
 from streams.kafka.outputs import Output
+from streams.keys import signing_key
 from streams.stages import columns
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed
 from streams.stages.gate_core import GateCore, automatic_move
-from streams.stages.model_slots import signing_key
 from streams.times import DAY, HOUR
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from streams.app import build
 from streams.errors import SettingsError, StateMismatch
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Change, Changelog
+from streams.keys import checkpoint_key
 from streams.sections import Models, Slot
 from streams.settings import Settings, load
 from streams.stages import learn as stage
@@ -35,7 +36,7 @@ from streams.stages.control_feed import initial_aliases
 from streams.stages.learn import LearnWork
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
-from streams.stages.model_slots import build_learners, checkpoint_key
+from streams.stages.model_slots import build_learners
 from tests.streams.clients import publish, unique
 from tests.streams.sources import Source
 

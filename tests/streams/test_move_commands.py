@@ -13,7 +13,8 @@ from models.registry import Move, Pin
 from models.scorers.rules import RulesScorer
 from models.snapshot import encode, make
 from models.spec import FeatureSpec
-from streams.commands.moving import MoveFailed, make_move, read_registry
+from streams.commands.aliases import read_registry
+from streams.commands.moving import MoveFailed, make_move
 from streams.contract.records import Adoption, ModelRef
 from streams.kafka.outputs import Output
 from streams.settings import load
@@ -44,6 +45,11 @@ def models(broker: str) -> Cli:
 def history(cli: Cli) -> list[dict[str, Any]]:
     moves: list[dict[str, Any]] = json.loads(cli("models", "history", "--json").stdout)
     return moves
+
+
+def listed_models(cli: Cli) -> list[dict[str, Any]]:
+    versions: list[dict[str, Any]] = json.loads(cli("models", "list", "--json").stdout)
+    return versions
 
 
 def test_what_cannot_be_moved_is_refused(models: Cli) -> None:
@@ -80,6 +86,8 @@ def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None
     late = models("models", "rollback", "--wait", "0.3", "--who", "ada", "--reason", "v2 is no good")
     assert late.exit_code == 1
     assert "move 1 counts, but after 0.3 s it is not in use on partitions 0, 1" in late.stderr
+    roles = {(each["name"], each["version"]): each["role"] for each in listed_models(models)}
+    assert roles == {("binned", 1): "champion", ("binned", 2): "", ("forest", 1): "shadow"}
     (entry,) = history(models)
     assert (entry["kind"], entry["model"], entry["champion"]) == ("rollback", "binned/1", "binned/1")
     assert (entry["who"], entry["reason"], entry["evidence"]["version"]) == ("ada", "v2 is no good", 1)
@@ -89,6 +97,8 @@ def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None
     back = models("models", "rollback")
     assert back.exit_code == 0, back.stderr
     assert "move 2, in use on all 2 partitions: champion binned; shadows forest, logistic" in back.stdout
+    roles = {(each["name"], each["version"]): each["role"] for each in listed_models(models)}
+    assert roles == {("binned", 2): "champion", ("forest", 1): "shadow"}
     listed = models("models", "history").stdout
     assert "v2 is no good" in listed
 
