@@ -11,7 +11,7 @@ that have matured, so that the early ones, which are of alerts only, do not tell
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Result = Literal["passed", "failed", "unknown"]
@@ -56,6 +56,10 @@ class Evidence:
     frauds: int = 0
     coverage: float = NAN
     days: float = 0.0
+
+    def reversed(self) -> Evidence:
+        """The champion as a candidate for its place, beside the model that would take it."""
+        return replace(self, candidate=self.champion, champion=self.candidate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from typing import Literal
 Kind = Literal[
     "promote", "rollback", "canary", "shadow-add", "shadow-remove", "hold-alerts", "release-alerts"
 ]
+#: Kinds of moves that give a champion its place.
+CROWNING = ("promote", "rollback")
 #: Former champions that a rollback can go back to.
 FORMER_KEPT = 20
 MOST_SHADOWS = 16
@@ -206,6 +208,12 @@ class Registry:
             self.history.append(Entry(move, self.aliases, str(error)))
             raise
         self.history.append(Entry(move, aliases))
+
+    @property
+    def promotion(self) -> Move | None:
+        """The move that the present champion owes its place to, if that was a promotion."""
+        crowned = [each.move for each in self.history if not each.refused and each.move.kind in CROWNING]
+        return crowned[-1] if crowned and crowned[-1].kind == "promote" else None
 
     def names(self, name: str, version: int) -> bool:
         """Whether any move has named that version: it may be rolled back to, and is kept."""

@@ -231,6 +231,8 @@ class Gates(Section):
     """A canary that fails a gate is ended."""
     promote: bool = False
     """A canary that has passed every gate becomes the champion."""
+    rollback: bool = True
+    """A champion that fails a gate within the horizon of its promotion gives its place back."""
     horizon: Duration = 7 * DAY
     """Event time of matured outcomes that must speak for a canary."""
     min_frauds: Annotated[int, Field(ge=1)] = 50

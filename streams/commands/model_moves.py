@@ -301,6 +301,7 @@ def _move(
             evidence |= judgement.as_evidence()
             if judgement.failed and not force:
                 raise NotFit(f"{pin} {_failures(judgement)}; --force moves it all the same")
+            evidence["forced"] = int(bool(judgement.failed))
     move = Move(0, kind, pin, percent, who, time.time_ns() // 1_000_000, reason, evidence)
     made = run_async(make_move(settings, registry, move, seconds=seconds))
     if as_json:

@@ -170,6 +170,8 @@ class GateCore:
         if not _is(self._champion, models[0]):
             return []
         champion, found = rows.floats("champion"), []
+        if rows.meta.get("stood_in"):
+            champion = np.full(len(rows), np.nan)
         for place, model in enumerate(models[1:]):
             for pin, pair in self._pairs.items():
                 if _is(pin, model):
@@ -203,6 +205,25 @@ def automatic_move(
     if not (abort if canary.failed else promote):
         return None
     return Move(registry.last + 1, kind, model, 0.0, "gate", now_ms, reason, canary.as_evidence())
+
+
+def automatic_rollback(
+    registry: Registry, champion: Judgement, *, probation_ms: int, now_ms: int
+) -> Move | None:
+    """The way back from a promotion that turns out to be a mistake, if it does within its probation.
+
+    Args:
+        champion: the present champion, judged beside the former one.
+    """
+    promotion, former = registry.promotion, registry.aliases.former
+    if promotion is None or not former or not champion.failed:
+        return None
+    if now_ms - promotion.at > probation_ms or promotion.evidence.get("forced"):
+        return None
+    reason = f"failed: {', '.join(each.gate for each in champion.failed)}"
+    return Move(
+        registry.last + 1, "rollback", former[-1], 0.0, "gate", now_ms, reason, champion.as_evidence()
+    )
 
 
 def _is(pin: Pin, model: tuple[str, str, int]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.gates import Judgement, Limits, judge
-from models.registry import Pin
+from models.registry import Move, Pin
 from monitoring.agreement import AgreementWindow
 from monitoring.drift import DriftMonitor
 from monitoring.funnel import AlertFunnel
@@ -34,7 +34,7 @@ from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed
-from streams.stages.gate_core import GateCore, automatic_move
+from streams.stages.gate_core import GateCore, automatic_move, automatic_rollback
 from streams.times import DAY, HOUR
 
 logger = logging.getLogger(__name__)
@@ -183,8 +183,8 @@ class Observer:
         return {pin: judge(evidence, self._limits) for pin, evidence in found.items() if evidence is not None}
 
     async def _judge(self) -> None:
-        """End or promote the canary, where the gates say so."""
-        now, registry, gates = self._context.clock(), self._control.registry, self._context.settings.gates
+        """End or promote the canary, or roll the champion back, where the gates say so."""
+        now, registry = self._context.clock(), self._control.registry
         if now - self._judged_at < JUDGE_PAUSE_SECONDS or registry.last < self._moved:
             return
         self._judged_at = now
@@ -192,18 +192,28 @@ class Observer:
         self._context.metrics.gates_failed.forget()
         for pin, judgement in judgements.items():
             self._context.metrics.gates_failed.set(len(judgement.failed), pin.name)
-        canary = judgements.get(registry.aliases.canary) if registry.aliases.canary else None
-        if canary is None:
-            return
-        move = automatic_move(
-            registry, canary, abort=gates.abort, promote=gates.promote, now_ms=self._context.now_ms()
-        )
+        move = self._automatic(judgements)
         if move is not None and move.model is not None:
             topic = self._context.name("control")
             value = encode_move(move, topic, self._key)
             logger.warning("move %d: %s %s, %s", move.number, move.kind, move.model, move.reason)
             await self._context.outputs.send([Output(topic, 0, move.model.name.encode(), value)])
             self._moved = move.number
+
+    def _automatic(self, judgements: dict[Pin, Judgement]) -> Move | None:
+        """What the gates do about the present champion and canary."""
+        registry, gates = self._control.registry, self._context.settings.gates
+        now_ms, former = self._context.now_ms(), registry.aliases.former
+        beside = judgements.get(former[-1]) if former else None
+        if gates.rollback and beside is not None:
+            champion = judge(beside.evidence.reversed(), self._limits)
+            move = automatic_rollback(registry, champion, probation_ms=gates.horizon, now_ms=now_ms)
+            if move is not None:
+                return move
+        canary = judgements.get(registry.aliases.canary) if registry.aliases.canary else None
+        if canary is None:
+            return None
+        return automatic_move(registry, canary, abort=gates.abort, promote=gates.promote, now_ms=now_ms)
 
     async def _report(self) -> None:
         step = self.core.watermark - self.core.watermark % REPORT_EVERY

@@ -334,7 +334,7 @@ class ScoreWork:
         # In small batches the time is all overhead.
         seconds = [each / len(rows) for each in self._core.seconds] if len(rows) >= _ROWS_TIMED else []
         kept = Columns(
-            self._scored_meta() | {"row_seconds": seconds},
+            self._scored_meta() | {"row_seconds": seconds, "stood_in": self._core.stood_in},
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from models.gates import Judgement, Limits, judge
 from models.registry import Aliases, Move, Pin, Registry
 from streams.stages.columns import Columns
-from streams.stages.gate_core import GateCore, automatic_move
+from streams.stages.gate_core import GateCore, automatic_move, automatic_rollback
 from streams.times import DAY
 from tests.streams.made_up import START
 
@@ -168,6 +168,55 @@ def test_the_canary_is_moved_where_configured(abort: bool, promote: bool) -> Non
         assert good.evidence["average_precision"] == "passed"
     else:
         assert good is None
+
+
+def promoted(at: int = 1_000, evidence: dict[str, float | int | str | None] | None = None) -> Registry:
+    made = Registry(Aliases(A, (B,)))
+    made.take(Move(1, "promote", NEW, at=at, evidence=evidence or {}))
+    return made
+
+
+def beside_the_former(*, stood_in: bool = False, noise: float = 0.3) -> Judgement:
+    """The new champion, judged by rows on which the former one is a shadow."""
+    gates = core(aliases=promoted().aliases)
+    for day in range(5):
+        part = rows(500, day, noise=noise)
+        part.arrays["champion"], part.floats("shadows")[:, 0] = (
+            part.floats("shadows")[:, 0].copy(),
+            part.floats("champion"),
+        )
+        part.meta["models"] = [["champion", "new", 3], ["shadow", "a", 9], ["shadow", "b", 1]]
+        part.meta["stood_in"] = stood_in
+        gates.scored(part)
+        gates.outcomes(part)
+    evidence = gates.evidence(A)
+    assert evidence is not None
+    return judge(evidence.reversed(), LIMITS)
+
+
+def test_a_promotion_that_was_a_mistake_is_rolled_back() -> None:
+    """To the former champion, with the figures: when it is worse, and when the rules stand in for it."""
+    assert automatic_rollback(promoted(), beside_the_former(), probation_ms=100, now_ms=1_050) is None
+    for judgement, gate in (
+        (beside_the_former(noise=50.0), "alert_rate"),
+        (beside_the_former(stood_in=True), "failures"),
+    ):
+        move = automatic_rollback(promoted(), judgement, probation_ms=100, now_ms=1_050)
+        assert move is not None
+        assert (move.number, move.kind, move.model, move.who) == (2, "rollback", A, "gate")
+        assert gate in move.reason
+        log = promoted()
+        log.take(move)
+        assert log.aliases.champion == A
+        assert automatic_rollback(log, judgement, probation_ms=100, now_ms=1_060) is None
+
+
+def test_a_rollback_needs_a_promotion_on_probation() -> None:
+    """Not after it, not where somebody has insisted, not where nobody was promoted."""
+    bad = beside_the_former(stood_in=True)
+    nobody = Registry(Aliases(A, (B,)))
+    for registry, now in ((promoted(), 1_101), (promoted(evidence={"forced": 1}), 1_050), (nobody, 1_050)):
+        assert automatic_rollback(registry, bad, probation_ms=100, now_ms=now) is None
 
 
 def test_two_observers_move_once() -> None:
