@@ -36,9 +36,8 @@ from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import build_learners
+from streams.stages.rows import LARGEST_MESSAGE
 
-#: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
-LARGEST_RECORD = 12 * 1024 * 1024
 STAGES = ("card", "score", "label", "learn", "observe")
 
 
@@ -103,7 +102,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
             outputs = Outputs(
                 settings.broker.bootstrap,
                 security=security_options(settings.broker),
-                max_record_bytes=LARGEST_RECORD,
+                max_record_bytes=LARGEST_MESSAGE,
             )
             context = flow.contexts[stage] = StageContext(settings, spec, catalogue, outputs, metrics)
             flow.parts[stage] = _attach(stage, app, context, flow)

@@ -18,6 +18,7 @@ from monitoring.metrics import CONTENT_TYPE
 from streams.app import STAGES, Flow, build
 from streams.errors import FraudstreamError, SettingsError
 from streams.health import HealthServer, Progress
+from streams.kafka import absence
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
 from streams.logs import NOTICE
@@ -31,6 +32,8 @@ _SAMPLE_SECONDS = 1.0
 #: Samples that agree after a rebalance: the stages of a worker rebalance one after the other.
 _AT_REST = 3
 _CLOSING_SECONDS = 5.0
+#: A worker ends when there has been no broker for so long.
+_AWAY_SECONDS = 30.0
 
 
 class BrokerLost(FraudstreamError):
@@ -76,8 +79,9 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         for part in flow.parts.values():
             # Before the producer goes: whatever a partition is still working on may want to send.
             stack.push_async_callback(part.stop)
-        sampler = asyncio.create_task(health.sample(), name="health")
-        stack.callback(sampler.cancel)
+        crash = next(iter(flow.apps.values())).crash
+        for task in (health.sample(), absence.watch(flow.outputs, crash, after=_AWAY_SECONDS)):
+            stack.callback(asyncio.create_task(task).cancel)
         try:
             received = await run_apps(list(flow.apps.values()), handle_signals=True)
             reachable = _reachable(flow)
@@ -129,6 +133,8 @@ class Health:
         self._finished: dict[tuple[str, str, int], int] = {}
         self._announced = ""
         self._held: deque[str] = deque(maxlen=_AT_REST)
+        #: topic and partition of the lags that are told
+        self._lags: set[tuple[str, str]] = set()
 
     def live(self) -> tuple[bool, str]:
         """Every stage for itself: one that is stuck must not hide behind the others."""
@@ -162,33 +168,42 @@ class Health:
         return _reachable(self._flow)
 
     async def sample(self) -> None:
-        """Until cancelled."""
+        """Look every second, until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(_SAMPLE_SECONDS)
+
+    def look(self) -> None:
+        """Take in where the partitions are."""
         metrics = self._flow.metrics
         loop = asyncio.get_running_loop()
-        while True:
-            count = 0
-            ages = []
-            for stage, app in self._flow.apps.items():
-                lag = 0
-                for tp, progress in transport_of(app).progress().items():
-                    count += 1
-                    key = (stage, tp.topic, tp.partition)
-                    done = progress.finished or 0
-                    if progress.lag:
-                        ages.append(loop.time() - progress.progressed_at)
-                    self._processed[stage] += max(0, done - self._finished.get(key, done))
-                    self._finished[key] = done
-                    if progress.lag is not None:
-                        lag += progress.lag
-                        metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
-                self._progress[stage].sample(
-                    int(loop.time() * 1000), self._processed[stage], lag, self._broker_answers()
-                )
-            metrics.assigned_partitions.set(count)
-            metrics.commit_age.set(max(ages, default=0.0))
-            self._sample_state()
-            self._announce()
-            await asyncio.sleep(_SAMPLE_SECONDS)
+        count = 0
+        ages = []
+        lags = set()
+        for stage, app in self._flow.apps.items():
+            lag = 0
+            for tp, progress in transport_of(app).progress().items():
+                count += 1
+                key = (stage, tp.topic, tp.partition)
+                done = progress.finished or 0
+                if progress.lag:
+                    ages.append(loop.time() - progress.progressed_at)
+                self._processed[stage] += max(0, done - self._finished.get(key, done))
+                self._finished[key] = done
+                if progress.lag is not None:
+                    lag += progress.lag
+                    lags.add((tp.topic, str(tp.partition)))
+                    metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
+            self._progress[stage].sample(
+                int(loop.time() * 1000), self._processed[stage], lag, self._broker_answers()
+            )
+        for gone in self._lags - lags:
+            metrics.lag_messages.forget(*gone)
+        self._lags = lags
+        metrics.assigned_partitions.set(count)
+        metrics.commit_age.set(max(ages, default=0.0))
+        self._sample_state()
+        self._announce()
 
     def _announce(self) -> None:
         """A line when the worker is ready, and whenever it has come to hold other partitions."""

@@ -64,8 +64,8 @@ class ModelRef(Struct, frozen=True, gc=False):
 class Adoption(Struct, frozen=True, gc=False):
     """From which offsets on a score partition uses which models; keyed `deployment` on the metrics topic.
 
-    `move` is the number of the last move in it; `applied` the last offset of every transactions partition
-    that was scored with the models before.
+    `move` is the number of the last move in it; `applied` the offset of every transactions partition up to
+    which all was scored before, `ahead` those beyond it that were, too.
     """
 
     partition: int
@@ -76,6 +76,7 @@ class Adoption(Struct, frozen=True, gc=False):
     shadows: list[ModelRef]
     alerts_held: bool
     applied: dict[str, int]
+    ahead: dict[str, list[int]]
     adopted_at: int
 
 

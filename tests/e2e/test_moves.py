@@ -184,7 +184,9 @@ def test_every_record_is_by_the_model_that_the_adoptions_say(run: Run) -> None:
         in_force = [
             each
             for each in run.adoptions
-            if each["partition"] == partition and each["applied"].get(str(source), -1) < offset
+            if each["partition"] == partition
+            and each["applied"].get(str(source), -1) < offset
+            and offset not in each["ahead"].get(str(source), ())
         ][-1]
         canary = in_force["canary"]
         arm = bool(canary) and in_canary(record["card_id"], "logistic", in_force["percent"])

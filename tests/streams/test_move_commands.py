@@ -92,7 +92,7 @@ def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None
     assert (entry["kind"], entry["model"], entry["champion"]) == ("rollback", "binned/1", "binned/1")
     assert (entry["who"], entry["reason"], entry["evidence"]["version"]) == ("ada", "v2 is no good", 1)
     for partition in (0, 1):
-        told = Adoption(partition, 2, ModelRef("binned", 2), None, 0.0, [], False, {"0": 17}, 5)
+        told = Adoption(partition, 2, ModelRef("binned", 2), None, 0.0, [], False, {"0": 17}, {}, 5)
         models.publish(Output(models.topic("metrics"), 0, b"deployment", json_of(told)))
     back = models("models", "rollback")
     assert back.exit_code == 0, back.stderr
@@ -105,7 +105,7 @@ def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None
 
 def test_alerts_are_held_and_released(models: Cli) -> None:
     """By moves without a model."""
-    told = [Adoption(p, 9, ModelRef("binned", 2), None, 0.0, [], False, {}, 5) for p in (0, 1)]
+    told = [Adoption(p, 9, ModelRef("binned", 2), None, 0.0, [], False, {}, {}, 5) for p in (0, 1)]
     models.publish(*(Output(models.topic("metrics"), 0, b"deployment", json_of(each)) for each in told))
     assert models.document("alerts", "hold", "--reason", "first weeks")["alerts_held"] is True
     assert models("alerts", "hold").exit_code == 1
