@@ -222,6 +222,8 @@ class Registry:
 
 Version = tuple[str, int]
 """Name and version of a model; version 0 is the rules that stand in before its first one."""
+NOWHERE = -1
+"""The newest version of a model that nobody has ever heard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +250,17 @@ class Slots:
 def resolved(registry: Registry, newest: Mapping[str, int]) -> Slots:
     """The slots for the present aliases.
 
+    The rules stand in for the models of the settings only, before they have learned: a move to another model
+    without any version gives `NOWHERE`.
+
     :param newest: the newest version of every model that has one.
     """
     aliases = registry.aliases
+    learning = {pin.name for pin in registry.initial.pins()}
 
     def at(pin: Pin) -> Version:
-        return pin.name, newest.get(pin.name, 0) if pin.version is None else pin.version
+        first = 0 if pin.name in learning else NOWHERE
+        return pin.name, newest.get(pin.name, first) if pin.version is None else pin.version
 
     return Slots(
         champion=at(aliases.champion),

@@ -77,6 +77,23 @@ def at_hand(
     return found
 
 
+def fitting(
+    slots: Slots, stand_in: Snapshot, version: Callable[[str, int], Snapshot | None]
+) -> tuple[Slots, dict[Version, Snapshot]] | None:
+    """What of `slots` is at hand: without its champion nothing, without others those that are."""
+
+    def there(each: Version) -> bool:
+        return at_hand(Slots(each), stand_in, version) is not None
+
+    if not there(slots.champion):
+        return None
+    kept = replace(slots, shadows=tuple(each for each in slots.shadows if there(each)))
+    if slots.canary is not None and not there(slots.canary):
+        kept = replace(kept, canary=None, canary_name="", percent=0.0)
+    found = at_hand(kept, stand_in, version)
+    return None if found is None else (kept, found)
+
+
 def install(deployment: Deployment, slots: Slots, found: dict[Version, Snapshot]) -> None:
     """Put what `slots` name into the deployment, from the next batch on."""
     deployment.install(

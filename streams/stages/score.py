@@ -36,7 +36,7 @@ from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.control_feed import ControlFeed
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
-from streams.stages.model_slots import at_hand, initial_deployment, install
+from streams.stages.model_slots import at_hand, fitting, initial_deployment, install
 from streams.stages.rows import rows_in_message
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_publisher import Publisher
@@ -272,15 +272,16 @@ class ScoreWork:
             yield self._announcement(self.state.slots)
         if self._pinned:
             return
-        slots = resolved(self._control.registry, self._feed.newest)
-        if slots == self.state.slots:
+        wanted = resolved(self._control.registry, self._feed.newest)
+        if wanted == self.state.slots:
             return
-        found = at_hand(slots, self._deployment.stand_in, self._feed.version)
-        if found is None:
-            if slots != self._missing:
-                self._missing = slots
-                logger.warning("the models stay as they are: one of %s is not at hand", slots.versions())
+        fit = fitting(wanted, self._deployment.stand_in, self._feed.version)
+        if (fit is None or fit[0] != wanted) and wanted != self._missing:
+            self._missing = wanted
+            logger.warning("not all models that should score are at hand: %s", wanted.versions())
+        if fit is None or fit[0] == self.state.slots:
             return
+        slots, found = fit
         before = {(name, version) for _, name, version in self._deployment.models()}
         yield from self._save(None, None, ScoreStep(slots=slots))
         install(self._deployment, slots, found)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.registry import (
     FORMER_KEPT,
     MOST_SHADOWS,
+    NOWHERE,
     Aliases,
     Move,
     MoveIgnored,
@@ -203,5 +204,7 @@ def test_pins_become_versions() -> None:
         alerts_held=True,
         move=2,
     )
+    unheard = resolved(read([Move(1, "promote", Pin("nobody"))]), {"a": 4})
+    assert unheard.champion == ("nobody", NOWHERE)
     assert registry.names("b", 2)
     assert not registry.names("b", 9)
