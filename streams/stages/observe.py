@@ -120,14 +120,13 @@ class ObserveCore:
 
 
 def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
-    """Scores by role: `champion`, and the name of each shadow."""
+    """Scores by role: `champion`, `canary`, and `shadow:` with the name of each shadow."""
     if not len(rows):
         return {}
     models = msgspec.convert(rows.meta["models"], list[tuple[str, str, int]])
-    shadows = [name for role, name, _ in models if role != "champion"]
     scores = {"champion": rows.floats("champion")}
-    for column, name in enumerate(shadows):
-        scores[f"shadow:{name}"] = rows.floats("shadows")[:, column]
+    for column, (role, name, _) in enumerate(models[1:]):
+        scores[role if role == "canary" else f"{role}:{name}"] = rows.floats("shadows")[:, column]
     return scores
 
 

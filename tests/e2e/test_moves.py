@@ -104,7 +104,7 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     text = settings(idle_after="15s", publish_every="12h")
     # The early models differ a lot: it is people who move them here.
     text = text.replace("[models]\n", f'[models]\nsigning_key_file = "{directory / "key"}"\n')
-    text += "[gates]\nabort = false\n"
+    text += "[gates]\nabort = false\nrollback = false\n"
     run = Run(Stream(5000, seed=5), Deployment(broker, directory, text))
     deployment, events = run.deployment, run.stream.events
     ended = threading.Event()

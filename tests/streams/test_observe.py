@@ -49,6 +49,16 @@ def test_quality_is_that_of_the_outcomes() -> None:
     assert quality["shadow:b"]["outcomes"] == np.isfinite(rows.floats("shadows")).sum()
 
 
+def test_a_canary_is_a_role_of_its_own() -> None:
+    """Its scores of all rows, whichever arm decided them."""
+    rows = sample(10, 1)
+    rows.meta["models"] = [["champion", "a", 1], ["canary", "b", 2], ["shadow", "c", 1]]
+    rows.arrays["shadows"] = np.random.default_rng(1).random((10, 2))
+    scores = by_model(rows)
+    assert list(scores) == ["champion", "canary", "shadow:c"]
+    np.testing.assert_array_equal(scores["canary"], rows.floats("shadows")[:, 0])
+
+
 def test_rows_without_scores_give_nothing() -> None:
     """A message without rows has no models; one without a watermark is not of this system."""
     assert by_model(Columns({"watermark": 1})) == {}
