@@ -1,4 +1,4 @@
-"""The keys that sign: read from files, never from the settings themselves."""
+"""Secret keys in files, never in the settings themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def checkpoint_key(models: Models) -> bytes:
     Raises:
         SettingsError: the file cannot be read or holds too little.
     """
-    return _key("models.checkpoint_key_file", models.checkpoint_key_file)
+    file = models.checkpoint_key_file
+    return read_key("models.checkpoint_key_file", file) if file else b""
 
 
 def signing_key(models: Models) -> bytes:
@@ -26,12 +27,16 @@ def signing_key(models: Models) -> bytes:
     Raises:
         SettingsError: the file cannot be read or holds too little.
     """
-    return _key("models.signing_key_file", models.signing_key_file)
+    file = models.signing_key_file
+    return read_key("models.signing_key_file", file) if file else b""
 
 
-def _key(setting: str, file: str) -> bytes:
-    if not file:
-        return b""
+def read_key(setting: str, file: str) -> bytes:
+    """The key in the file that a setting names.
+
+    Raises:
+        SettingsError: the file cannot be read or holds too little.
+    """
     try:
         key = Path(file).read_bytes()
     except OSError as error:

@@ -77,29 +77,30 @@ class _Day:
 
 
 class Pair:
-    """A candidate beside the champion.
+    """A candidate beside the champion; `threshold` is the lowest score that is an alert."""
 
-    Args:
-        threshold: lowest score that is an alert.
-    """
-
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
+    def __init__(self) -> None:
         self.candidate = _Output()
         self.champion = _Output()
         self.days = EventWindow(_Day, DAY, MOST_DAYS)
 
     def scored(
-        self, candidate: Floats, champion: Floats, row_seconds: tuple[float, float] = (NAN, NAN)
+        self,
+        candidate: Floats,
+        champion: Floats,
+        threshold: float,
+        row_seconds: tuple[float, float] = (NAN, NAN),
     ) -> None:
         """Scores of the same rows, NaN for none, and what a row took, NaN if that says nothing."""
-        self.candidate.add(candidate, self._threshold, row_seconds[0])
-        self.champion.add(champion, self._threshold, row_seconds[1])
+        self.candidate.add(candidate, threshold, row_seconds[0])
+        self.champion.add(champion, threshold, row_seconds[1])
 
-    def outcomes(self, event_time: Ints, fraud: Bools, candidate: Floats, champion: Floats) -> None:
+    def outcomes(
+        self, event_time: Ints, fraud: Bools, candidate: Floats, champion: Floats, threshold: float
+    ) -> None:
         """Outcomes of rows that both were to score."""
         for day, rows in self.days.split(event_time):
-            day.add(fraud[rows], candidate[rows], champion[rows], self._threshold)
+            day.add(fraud[rows], candidate[rows], champion[rows], threshold)
 
     def evidence(self, matured_until: int) -> Evidence:
         """What is known, of outcomes those of the days that end by `matured_until`."""
@@ -123,12 +124,10 @@ class GateCore:
 
     Args:
         maturity_ms: from a transaction to when its outcome is certain.
-        threshold: lowest score that is an alert.
     """
 
-    def __init__(self, *, maturity_ms: int, threshold: float) -> None:
+    def __init__(self, *, maturity_ms: int) -> None:
         self._maturity_ms = maturity_ms
-        self._threshold = threshold
         self._champion: Pin | None = None
         self._canary: Pin | None = None
         self._pairs: dict[Pin, Pair] = {}
@@ -141,20 +140,20 @@ class GateCore:
         if aliases.canary is not None and aliases.canary != self._canary:
             self._pairs.pop(aliases.canary, None)
         self._champion, self._canary = aliases.champion, aliases.canary
-        self._pairs = {pin: self._pairs.get(pin) or Pair(self._threshold) for pin in aliases.pins()[1:]}
+        self._pairs = {pin: self._pairs.get(pin) or Pair() for pin in aliases.pins()[1:]}
 
     def scored(self, rows: Columns) -> None:
         """Scored rows as they leave the score stage."""
         self._watermark = max(self._watermark, rows.meta_int("watermark"))
         for pair, scores, champion, seconds in self._columns(rows):
-            pair.scored(scores, champion, seconds)
+            pair.scored(scores, champion, _threshold(rows), seconds)
 
     def outcomes(self, rows: Columns) -> None:
         """Outcomes as they leave the label stage."""
         if not len(rows):
             return
         for pair, scores, champion, _ in self._columns(rows):
-            pair.outcomes(rows.ints("event_time"), rows.bools("fraud"), scores, champion)
+            pair.outcomes(rows.ints("event_time"), rows.bools("fraud"), scores, champion, _threshold(rows))
 
     def evidence(self, candidate: Pin) -> Evidence | None:
         """What is known of a candidate; None for one that is not counted."""
@@ -224,6 +223,11 @@ def automatic_rollback(
     return Move(
         registry.last + 1, "rollback", former[-1], 0.0, "gate", now_ms, reason, champion.as_evidence()
     )
+
+
+def _threshold(rows: Columns) -> float:
+    """That of the last row of the batch; with costs others differ by their amount."""
+    return msgspec.convert(rows.meta["threshold"], float)
 
 
 def _is(pin: Pin, model: tuple[str, str, int]) -> bool:

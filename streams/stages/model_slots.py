@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
+from models.learners.drift_aware import DriftAwareLearner
 from models.learners.registry import LEARNERS
 from models.registry import Slots, Version
 from models.scorers.rules import RulesScorer
@@ -40,7 +42,8 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
             f"{place}.options: {slot.kind} has no option {', '.join(unknown)}; known are {', '.join(known)}"
         )
     try:
-        return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        make = partial(LEARNERS[slot.kind], spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        return make() if slot.drift is None else DriftAwareLearner(make, **slot.drift.model_dump())
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
 

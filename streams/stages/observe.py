@@ -20,6 +20,7 @@ import numpy.typing as npt
 from models.gates import Judgement, Limits, judge
 from models.registry import Move, Pin
 from monitoring.agreement import AgreementWindow
+from monitoring.decision_quality import AlertRate, DecisionQuality
 from monitoring.drift import DriftMonitor
 from monitoring.funnel import AlertFunnel
 from monitoring.live_quality import RoleQuality
@@ -59,6 +60,8 @@ class ObserveCore:
         self._scores: dict[str, DriftMonitor] = {}
         self._quality: dict[str, RoleQuality] = {}
         self._funnel = AlertFunnel(window_ms=7 * DAY)
+        self._decisions = DecisionQuality()
+        self._alert_rate = AlertRate()
         self.watermark = NEVER
 
     def scored(self, rows: Columns) -> None:
@@ -67,6 +70,8 @@ class ObserveCore:
         if not len(rows):
             return
         times = rows.ints("event_time")
+        # By the watermark, which no odd stamp moves.
+        self._alert_rate.update(rows.ints("watermark"), rows.bools("alert"))
         self._features.update(times, rows.floats("features"), self.watermark)
         for role, scores in by_model(rows).items():
             if role not in self._scores:
@@ -80,6 +85,8 @@ class ObserveCore:
             quality = self._quality.setdefault(role, RoleQuality())
             quality.update(times, cards, frauds, scores)
         self._agreement.update(times, rows.bools("alert"), frauds)
+        alert, control, propensity = rows.bools("alert"), rows.bools("control"), rows.floats("propensity")
+        self._decisions.update(times, cards, frauds, alert, control, propensity)
 
     def feedback(self, alert_id: str, action: str, action_time: int) -> None:
         """What an analyst did with an alert."""
@@ -100,6 +107,7 @@ class ObserveCore:
                 "card_precision": each.card_precision(),
             }
         agreement = self._agreement.matured(self.watermark - self._maturity_ms)
+        naive, corrected = self._decisions.naive(), self._decisions.corrected()
         return {
             "event_time": self.watermark,
             "decisions": {
@@ -116,6 +124,10 @@ class ObserveCore:
             "funnel": self._funnel.counts(),
             "alert_ctr": self._funnel.ctr(),
             "alert_precision": self._funnel.precision(),
+            "alert_rate": self._alert_rate.per_day(),
+            "control_alerts": self._decisions.control_alerts(),
+            "outcome_precision": {"naive": naive.precision, "corrected": corrected.precision},
+            "outcome_recall": {"naive": naive.recall, "corrected": corrected.recall},
         }
 
 
@@ -141,7 +153,7 @@ class Observer:
         self._limits = Limits(frauds=settings.gates.min_frauds, days=settings.gates.horizon / DAY)
         self._judged_at = 0.0
         self._moved = 0
-        self.gates = GateCore(maturity_ms=settings.labels.maturity, threshold=settings.policy.threshold)
+        self.gates = GateCore(maturity_ms=settings.labels.maturity)
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
         self._reported_at = NEVER
         self._next_report = 0.0
@@ -242,14 +254,14 @@ class Observer:
         self._shifted = shifted
         for role, value in report["score_drift"].items():
             metrics.score_drift.set(value, role)
-        for name, family in (
-            ("agreement", metrics.decision_agreement),
-            ("precision", metrics.decision_precision),
-            ("recall", metrics.decision_recall),
-        ):
-            family.set(report["decisions"][name])
+        metrics.decision_agreement.set(report["decisions"]["agreement"])
         metrics.alert_ctr.set(report["alert_ctr"])
         metrics.alert_precision.set(report["alert_precision"])
+        metrics.alert_rate.set(report["alert_rate"])
+        for estimate, value in report["outcome_precision"].items():
+            metrics.outcome_precision.set(value, estimate)
+        for estimate, value in report["outcome_recall"].items():
+            metrics.outcome_recall.set(value, estimate)
 
 
 def attach(app: faust.App, context: StageContext, control: ControlFeed) -> Observer:

@@ -5,9 +5,9 @@ and alerts, and the scored rows for the stages that learn and observe, all keyed
 transaction came from; and to the metrics topic from which offsets on which models score.
 
 State by partition: terminal windows with known frauds, the last offset scored of every card partition, the
-model slots (`score_core.py`). Rows wait until every input has reached their event time, unless they are
-live (`alignment.py`). A batch read again after a crash is scored with the versions that were in use, so
-that it gives the same scores.
+model slots, what the decision policy remembers (`score_core.py`). Rows wait until every input has reached
+their event time, unless they are live (`alignment.py`). A batch read again after a crash is scored with the
+versions that were in use, so that it gives the same scores.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import replace
 import faust
 import numpy as np
 
+from models.decision import DecisionPolicy
 from models.deployment import Shadow
-from models.policy import ThresholdPolicy
 from models.registry import Slots, resolved
 from streams.contract.codecs import encode
 from streams.contract.records import Adoption, ModelRef
@@ -34,6 +34,8 @@ from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.control_feed import ControlFeed
+from streams.stages.decision_counts import DecisionCounts
+from streams.stages.decisions import decision_policy
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import at_hand, fitting, initial_deployment, install
@@ -54,7 +56,7 @@ _MARK_SECONDS = 0.25
 _ROWS_TIMED = 32
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "arm", "alert",
+    "arm", "alert", "control", "propensity",
 )  # fmt: skip
 
 
@@ -73,6 +75,7 @@ class ScoreWork:
     Args:
         feed: the model versions.
         control: who holds which alias.
+        policy: decides which scores are alerts.
         caught_up: whether the partition is known to hold nothing that is not finished.
     """
 
@@ -83,6 +86,7 @@ class ScoreWork:
         changelog: Changelog,
         feed: ModelFeed,
         control: ControlFeed,
+        policy: DecisionPolicy,
         caught_up: Callable[[], bool] = lambda: False,
     ) -> None:
         settings = context.settings
@@ -94,9 +98,9 @@ class ScoreWork:
         self._caught_up = caught_up
         self._missing: Slots | None = None
         self._unannounced = False
-        self._policy = ThresholdPolicy(settings.policy.threshold)
-        self._publisher = Publisher(context, self._policy)
-        self._core = ScoreCore(self._policy.threshold, context.clock)
+        self._publisher = Publisher(context, policy, partition)
+        self._core = ScoreCore(policy, context.clock)
+        self._counts = DecisionCounts(context.metrics, settings.policy, policy)
         self._deployment = initial_deployment(settings.models, context.spec)
         self._soonest = settings.labels.soonest
         shadows = len(self._deployment.shadows)
@@ -256,10 +260,13 @@ class ScoreWork:
         began, rows = self._context.clock(), chunk.rows
         scored = self._core.process(self.state, self._deployment, rows)
         self._scored_until = max(self._scored_until, min(frontier, chunk.until))
-        held = self.state.slots is not None and self.state.slots.alerts_held
-        outputs = list(self._publisher.outputs(scored, self._deployment, self._core, hold_alerts=held))
+        outputs = list(
+            self._publisher.outputs(scored, self._deployment, self._core, hold_alerts=self._alerts_held)
+        )
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
-        step = ScoreStep(applied=chunk.applied, began=self.state.began, ahead=chunk.ahead)
+        step = ScoreStep(
+            applied=chunk.applied, began=self.state.began, ahead=chunk.ahead, decisions=self._core.change
+        )
         yield from self._save(rows, None, step, outputs)
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         self._scored += len(rows)
@@ -297,10 +304,13 @@ class ScoreWork:
 
     def _announcement(self, slots: Slots) -> Step:
         """Say which models score what comes from here on."""
+        learned = slots.champion[1] > 0
         adoption = Adoption(
             partition=self._partition,
             move=slots.move,
-            champion=ModelRef(*slots.champion),
+            champion=ModelRef(
+                *(slots.champion if slots.champion[1] else (self._deployment.stand_in.name, 0))
+            ),
             canary=ModelRef(*slots.canary) if slots.canary else None,
             percent=slots.percent,
             shadows=[ModelRef(*each) for each in slots.shadows],
@@ -336,7 +346,9 @@ class ScoreWork:
         # In small batches the time is all overhead.
         seconds = [each / len(rows) for each in self._core.seconds] if len(rows) >= _ROWS_TIMED else []
         kept = Columns(
-            self._scored_meta() | {"row_seconds": seconds, "stood_in": self._core.stood_in},
+            self._scored_meta()
+            | {"row_seconds": seconds, "stood_in": self._core.stood_in}
+            | {"threshold": float(rows.floats("threshold")[-1])},
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
@@ -352,8 +364,7 @@ class ScoreWork:
     def _count(self, rows: Columns) -> None:
         metrics = self._context.metrics
         metrics.transactions.add(len(rows), "scored")
-        held = self.state.slots is not None and self.state.slots.alerts_held
-        (metrics.alerts_held if held else metrics.alerts).add(int(rows.bools("alert").sum()))
+        self._counts.add(len(rows), self._core, self.state.decisions, held=self._alerts_held)
         metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
         if self._core.stood_in:
             metrics.champion_failures.add()
@@ -373,12 +384,15 @@ class ScoreWork:
                     shadow.snapshot.version,
                     shadow.off,
                 )
-        metrics.threshold.set(self._policy.threshold)
         metrics.lag_seconds.set(
             max(0.0, (self._context.now_ms() - int(rows.ints("record_time").max())) / 1000.0),
             self._context.name("transactions"),
             str(self._partition),
         )
+
+    @property
+    def _alerts_held(self) -> bool:
+        return self.state.slots is not None and self.state.slots.alerts_held
 
     def _count_arms(self, rows: Columns) -> None:
         metrics, arm, alert = self._context.metrics, rows.bools("arm"), rows.bools("alert")
@@ -429,6 +443,7 @@ def attach(
 ) -> StageLoop[ScoreWork]:
     """Read the hop and the known frauds in batches; follow the models and their aliases."""
     changelog = Changelog(context.name("score-state"), context.settings.broker, context.outputs)
+    policy = decision_policy(context.settings)
     hop = context.name(f"by-{context.spec.entities[-1].name}")
     transport = transport_of(app)
 
@@ -437,7 +452,7 @@ def attach(
             progress = transport.progress().get(TP(hop, partition))
             return progress is not None and progress.lag == 0
 
-        return ScoreWork(partition, context, changelog, feed, control, caught_up)
+        return ScoreWork(partition, context, changelog, feed, control, policy, caught_up)
 
     loop = StageLoop("score", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES)
     follow_assignment(app, loop, hop, context.metrics)

@@ -24,7 +24,6 @@ class ScoreFrame(Struct, frozen=True):
     """What all scores of a batch have in common."""
 
     scored_at: int
-    threshold: float
     model: ModelRef
     canary: ModelRef | None
     shadows: tuple[tuple[str, int], ...]
@@ -55,7 +54,10 @@ def score_lines(
     score: Floats,
     arm: npt.NDArray[np.bool_],
     shadows: Floats,
+    threshold: Floats,
     alert: npt.NDArray[np.bool_],
+    control: npt.NDArray[np.bool_],
+    propensity: Floats,
     features: Floats,
 ) -> list[bytes]:
     """One JSON document per row.
@@ -65,20 +67,22 @@ def score_lines(
         shadows: (rows, shadows), NaN where a shadow gave no score; such a shadow is left out.
         features: (rows, features).
     """
-    now, threshold = frame.scored_at, frame.threshold
+    now = frame.scored_at
     spec, config = frame.spec, frame.config
     arms = (("champion", frame.model), ("canary", frame.canary))
     return [
         _encode(
             _Line(
-                transaction, card, terminal, time, now, minor, code, value, threshold, raised,
-                *arms[canary], beside, row, spec, config, False, 1.0,
+                transaction, card, terminal, time, now, minor, code, value, limit, raised,
+                *arms[canary], beside, row, spec, config, held, chance,
             )
         )
-        for transaction, card, terminal, time, minor, code, value, raised, canary, beside, row in zip(
+        for transaction, card, terminal, time, minor, code, value, limit, raised, canary, held, chance,
+        beside, row
+        in zip(
             transaction_id, card_id, terminal_id, event_time.tolist(), amount_minor.tolist(), currency,
-            score.tolist(), alert.tolist(), arm.tolist(), _shadows(frame.shadows, shadows), _matrix(features),
-            strict=True,
+            score.tolist(), threshold.tolist(), alert.tolist(), arm.tolist(), control.tolist(),
+            propensity.tolist(), _shadows(frame.shadows, shadows), _matrix(features), strict=True,
         )
     ]  # fmt: skip
 

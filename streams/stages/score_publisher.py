@@ -1,16 +1,19 @@
-"""What the score stage publishes: a score for every row, an alert with reasons for the suspicious ones."""
+"""What the score stage publishes: a score for every row, an alert with reasons for the suspicious ones, every
+move of the threshold.
+"""
 
 from __future__ import annotations
 
 import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import msgspec
 import numpy as np
 
+from models.decision import DecisionPolicy
 from models.deployment import Deployment
-from models.policy import ThresholdPolicy
 from models.reasons import explain
 from models.snapshot import Snapshot
 from streams.contract.codecs import encode
@@ -27,26 +30,28 @@ logger = logging.getLogger(__name__)
 class Publisher:
     """Records of scored rows, keyed by card, on the partition the transaction came from."""
 
-    def __init__(self, context: StageContext, policy: ThresholdPolicy) -> None:
+    def __init__(self, context: StageContext, policy: DecisionPolicy, partition: int) -> None:
         self._context = context
         self._policy = policy
+        self._partition = partition
         self._config = context.settings.digest
         self._top = context.settings.policy.reasons
 
     def outputs(
         self, rows: Columns, deployment: Deployment, core: ScoreCore, *, hold_alerts: bool = False
     ) -> Iterator[Output]:
-        """The score of every row, then the alerts; `core` has just scored the rows with `deployment`.
+        """Moves of the threshold, the score of every row, then the alerts; `core` has just scored the rows
+        with `deployment`.
 
-        With `hold_alerts` only the scores, which say all the same whether they would be alerts.
+        With `hold_alerts` no alerts; the scores say all the same whether they would be.
         """
+        yield from self._moves(core)
         topic, alerts = self._context.name("scores"), self._context.name("alerts")
         beside = deployment.models()[1:]
         shadows = [position for position, (role, _, _) in enumerate(beside) if role == "shadow"]
         canary = deployment.canary
         frame = ScoreFrame(
             scored_at=self._context.now_ms(),
-            threshold=self._policy.threshold,
             model=ModelRef(*core.model),
             canary=None if canary is None else ModelRef(canary.name, canary.version),
             shadows=tuple(beside[position][1:] for position in shadows),
@@ -64,7 +69,10 @@ class Publisher:
             score=rows.floats("score"),
             arm=rows.bools("arm"),
             shadows=rows.floats("shadows")[:, shadows],
+            threshold=rows.floats("threshold"),
             alert=rows.bools("alert"),
+            control=rows.bools("control"),
+            propensity=rows.floats("propensity"),
             features=rows.floats("features"),
         )
         keys = [card.encode() for card in rows.strings["card_id"]]
@@ -80,6 +88,12 @@ class Publisher:
             score = msgspec.json.decode(lines[row], type=Score)
             alert = alert_of(score, self._policy.alert_id(score.transaction_id), each)
             yield Output(alerts, partitions[row], keys[row], encode(alert))
+
+    def _moves(self, core: ScoreCore) -> Iterator[Output]:
+        """Every move of the threshold, with what it stands on, on the metrics topic."""
+        for change in core.decided.changes:
+            record = {"policy": self._policy.name, "partition": self._partition, **asdict(change)}
+            yield Output(self._context.name("metrics"), 0, b"threshold", encode(record))
 
     def _reasons_by_arm(
         self,

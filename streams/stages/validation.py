@@ -34,7 +34,7 @@ def validate(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Judgement:
     """What the gates say of a version on these outcomes; those of another feature spec are left out."""
-    pair = Pair(threshold)
+    pair = Pair()
     for rows in outcomes:
         if not len(rows) or rows.meta.get("spec") != snapshot.spec_digest:
             continue
@@ -42,8 +42,8 @@ def validate(
         began = clock()
         scores = _scores(snapshot, rows.floats("features"))
         spent = (clock() - began) / len(rows) if len(rows) >= _ROWS_TIMED else NAN
-        pair.scored(scores, champion, (spent, 0.0 if spent == spent else NAN))
-        pair.outcomes(rows.ints("event_time"), rows.bools("fraud"), scores, champion)
+        pair.scored(scores, champion, threshold, (spent, 0.0 if spent == spent else NAN))
+        pair.outcomes(rows.ints("event_time"), rows.bools("fraud"), scores, champion, threshold)
     return judge(pair.evidence(FOREVER), limits)
 
 

@@ -17,6 +17,7 @@ from streams.contract.records import Adoption, ModelRef
 from streams.kafka.changelog import Changelog
 from streams.stages import columns
 from streams.stages.control_feed import ControlFeed, initial_aliases
+from streams.stages.decisions import decision_policy
 from streams.stages.loop import Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.score import ScoreWork
@@ -70,6 +71,7 @@ def partition(
         cast("Changelog", log or Log()),
         cast("ModelFeed", versions),
         cast("ControlFeed", Control(registry)),
+        decision_policy(settings()),
         lambda: caught_up,
     )
     asyncio.run(work.open())

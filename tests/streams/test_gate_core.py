@@ -29,7 +29,12 @@ def rows(
     canary = np.clip(0.5 * fraud + noise * random.random(n), 0, 1)
     models = [["champion", "a", 7], ["canary", "new", version], ["shadow", "b", 1]]
     return Columns(
-        {"watermark": (FIRST + day + 1) * DAY - 1, "models": models, "row_seconds": [1e-6, seconds, 1e-6]},
+        {
+            "watermark": (FIRST + day + 1) * DAY - 1,
+            "models": models,
+            "row_seconds": [1e-6, seconds, 1e-6],
+            "threshold": 0.5,
+        },
         {
             "event_time": np.full(n, (FIRST + day) * DAY),
             "champion": champion,
@@ -41,7 +46,7 @@ def rows(
 
 
 def core(*, aliases: Aliases = ALIASES, maturity_ms: int = DAY) -> GateCore:
-    made = GateCore(maturity_ms=maturity_ms, threshold=0.5)
+    made = GateCore(maturity_ms=maturity_ms)
     made.follow(aliases)
     return made
 

@@ -38,7 +38,7 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
     shadows = np.array(beside, dtype=float).reshape(len(rows), len(names))
     models = {"champion": ModelRef("champion%", 3), "canary": ModelRef("new", 4)}
     frame = ScoreFrame(
-        7, 0.5, models["champion"], models["canary"], tuple((name, 2) for name in names), "spec", "config"
+        7, models["champion"], models["canary"], tuple((name, 2) for name in names), "spec", "config"
     )
     lines = score_lines(
         frame,
@@ -51,15 +51,18 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
         score=np.array([row[4] for row in rows]),
         arm=np.array([row[6] == "canary" for row in rows], dtype=np.bool_),
         shadows=shadows,
+        threshold=np.array([row[4] / 2 for row in rows]),
         alert=np.array([row[5] for row in rows], dtype=np.bool_),
+        control=np.array([index % 2 == 1 for index in range(len(rows))], dtype=np.bool_),
+        propensity=np.array([0.25 if index % 2 else 1.0 for index in range(len(rows))]),
         features=matrix,
     )
     expected = [
         Score(
-            transaction, card, terminal, time, 7, index, "EUR", score, 0.5, alert, arm, models[arm],
+            transaction, card, terminal, time, 7, index, "EUR", score, score / 2, alert, arm, models[arm],
             [ShadowScore(name, 2, value) for name, value in zip(names, shadows[index].tolist(), strict=True)
              if value == value],
-            matrix[index].tolist(), "spec", "config",
+            matrix[index].tolist(), "spec", "config", index % 2 == 1, 0.25 if index % 2 else 1.0,
         )
         for index, (transaction, card, terminal, time, score, alert, arm) in enumerate(rows)
     ]  # fmt: skip
