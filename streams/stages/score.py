@@ -305,12 +305,11 @@ class ScoreWork:
     def _announcement(self, slots: Slots) -> Step:
         """Say which models score what comes from here on."""
         learned = slots.champion[1] > 0
+        rules = (self._deployment.stand_in.name, 0)
         adoption = Adoption(
             partition=self._partition,
             move=slots.move,
-            champion=ModelRef(
-                *(slots.champion if slots.champion[1] else (self._deployment.stand_in.name, 0))
-            ),
+            champion=ModelRef(*(slots.champion if learned else rules)),
             canary=ModelRef(*slots.canary) if slots.canary else None,
             percent=slots.percent,
             shadows=[ModelRef(*each) for each in slots.shadows],

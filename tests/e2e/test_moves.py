@@ -53,7 +53,9 @@ class Run:
     events_at: dict[int, int] = field(default_factory=dict)
 
     def move(self, name: str, *arguments: str) -> None:
-        self.made[name] = json.loads(self.deployment.command("models", *arguments, "--json"))
+        # After a restart a partition moves on once it has scored what it may have scored before.
+        done = self.deployment.command("models", *arguments, "--wait", "90", "--json")
+        self.made[name] = json.loads(done)
 
 
 def consume(run: Run, topic: str, partitions: int) -> Iterator[Any]:
