@@ -106,4 +106,4 @@ def test_a_canary_that_alerts_on_everything_is_ended(deployment: Deployment, tmp
     assert arms.count("canary") > 0
     newest = [deployment.seen.scores[f"tx-{published + number}"][0] for number in range(500)]
     assert {record["arm"] for record in newest} == {"champion"}
-    assert {record["model"]["name"] for record in newest} == {"binned"}
+    assert {record["model"]["name"] for record in newest} == {"rules"}
