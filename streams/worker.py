@@ -21,7 +21,9 @@ from streams.health import HealthServer, Progress
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
 from streams.logs import NOTICE
+from streams.sampling import PartitionSampler, counted_logging, time_event_loop
 from streams.settings import Settings
+from streams.stages.context import wall_ms
 from streams.stages.loop import StageLoop
 from streams.stages.warm_up import warm_up
 
@@ -60,6 +62,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         content_type=CONTENT_TYPE,
     )
     async with AsyncExitStack() as stack:
+        stack.enter_context(counted_logging(flow.metrics))
         await _listen(server)
         stack.push_async_callback(server.stop)
         address = f"http://{server.host}:{server.port}"
@@ -73,8 +76,8 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         for part in flow.parts.values():
             # Before the producer goes: whatever a partition is still working on may want to send.
             stack.push_async_callback(part.stop)
-        sampler = asyncio.create_task(health.sample(), name="health")
-        stack.callback(sampler.cancel)
+        for sampler in (health.sample(), time_event_loop(flow.metrics)):
+            stack.callback(asyncio.create_task(sampler, name="health").cancel)
         try:
             received = await run_apps(list(flow.apps.values()), handle_signals=True)
             reachable = _reachable(flow)
@@ -122,8 +125,6 @@ class Health:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._progress = Progress()
-        self._processed = 0
-        self._finished: dict[tuple[str, str, int], int] = {}
         self._announced = ""
         self._held: deque[str] = deque(maxlen=_AT_REST)
 
@@ -152,27 +153,17 @@ class Health:
 
     async def sample(self) -> None:
         """Until cancelled."""
-        metrics = self._flow.metrics
+        sampled = PartitionSampler(self._flow.metrics)
         loop = asyncio.get_running_loop()
         while True:
-            lag = count = 0
-            ages = []
-            for stage, app in self._flow.apps.items():
-                for tp, progress in transport_of(app).progress().items():
-                    count += 1
-                    key = (stage, tp.topic, tp.partition)
-                    done = progress.finished or 0
-                    if progress.lag:
-                        ages.append(loop.time() - progress.progressed_at)
-                    self._processed += max(0, done - self._finished.get(key, done))
-                    self._finished[key] = done
-                    if progress.lag is not None:
-                        lag += progress.lag
-                        metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
-            metrics.assigned_partitions.set(count)
-            metrics.commit_age.set(max(ages, default=0.0))
+            progress = {
+                stage: transport_of(app).progress().values() for stage, app in self._flow.apps.items()
+            }
+            sampled.sample(progress, loop.time(), wall_ms())
             self._sample_state()
-            self._progress.sample(int(loop.time() * 1000), self._processed, lag, self._broker_answers())
+            self._progress.sample(
+                int(loop.time() * 1000), sampled.processed, sampled.lag, self._broker_answers()
+            )
             self._announce()
             await asyncio.sleep(_SAMPLE_SECONDS)
 
@@ -196,7 +187,7 @@ class Health:
 
     def _sample_state(self) -> None:
         metrics = self._flow.metrics
-        unaccounted = 0
+        unaccounted: dict[tuple[str, ...], float] = {}
         for stage, part in self._flow.parts.items():
             if not isinstance(part, StageLoop) or stage == "learn":
                 continue
@@ -206,8 +197,10 @@ class Health:
             if stage == "label":
                 metrics.pending_labels.set(sum(len(work.state.verdicts) for work in part.works.values()))
             else:
-                unaccounted += sum(work.unaccounted for work in part.works.values())
-        metrics.unaccounted.set(unaccounted)
+                for number, work in part.works.items():
+                    unaccounted[stage, str(number)] = work.unaccounted
+        metrics.unaccounted.set(sum(unaccounted.values()))
+        metrics.partition_unaccounted.replace(unaccounted)
 
 
 def _version() -> str:

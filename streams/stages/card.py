@@ -79,12 +79,8 @@ class CardWork:
         self.state = CardState(context.spec, time_rules(settings))
 
     async def open(self) -> None:
-        await self._changelog.restore(
-            self._partition, self.state, identity(self._context, "transactions")
-        )
-        await require_applied(
-            self._context, "transactions", {self._partition: self.state.next_offset}
-        )
+        await self._changelog.restore(self._partition, self.state, identity(self._context, "transactions"))
+        await require_applied(self._context, "transactions", {self._partition: self.state.next_offset})
 
     async def close(self) -> None:
         pass
@@ -105,7 +101,7 @@ class CardWork:
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """From bytes to rows of the hop, dead letters and what changed in the windows."""
-        began = self._worked_at = self._context.clock()
+        self._worked_at = self._context.clock()
         records = [
             record for batch in batches for record in batch.records if record.offset >= self.state.next_offset
         ]
@@ -133,7 +129,6 @@ class CardWork:
             self._limit.add(len(records), len(decoded.rejected))
         for batch in batches:
             batch.finish()
-        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "card")
 
     def _hop_meta(self) -> dict[str, object]:
         return {
@@ -180,6 +175,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[CardWork]:
         changelog,
         app.crash,
         most=MOST_ROWS,
+        report=context.report("card"),
     )
     topic = context.name("transactions")
     follow_assignment(app, loop, topic, context.metrics)

@@ -116,6 +116,7 @@ class ScoreWork:
                 self._deployment.swap(snapshot)
         # Versions that are gone cannot score again what they have scored.
         self._pinned = bool(restored.deltas or restored.buckets) and None not in used
+        self._show_models()
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Known frauds first, then the rows that every input has reached."""
@@ -211,7 +212,6 @@ class ScoreWork:
 
     def _score(self, rows: Columns, frontier: int) -> Iterator[Step]:
         yield from self._adopt_models()
-        began = self._context.clock()
         scored = self._core.process(self.state, self._deployment, rows)
         watermark = min(frontier, int(rows.ints("watermark")[-1]))
         self._scored_until = max(self._scored_until, watermark)
@@ -223,7 +223,6 @@ class ScoreWork:
         }
         step = ScoreStep(applied=applied, began=self.state.began)
         yield from self._save(rows, None, step, outputs)
-        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         self._scored += len(rows)
         self._count(scored)
 
@@ -243,9 +242,16 @@ class ScoreWork:
         for name, snapshot in newer.items():
             self._deployment.swap(snapshot)
             self._context.metrics.model_updates.add(1, name)
-        self._context.metrics.model_info.forget()
+        self._show_models()
+
+    def _show_models(self) -> None:
+        metrics = self._context.metrics
+        metrics.model_info.forget()
         for role, name, version in self._deployment.models():
-            self._context.metrics.model_info.set(1, role, name, str(version))
+            metrics.model_info.set(1, role, name, str(version))
+            # Counters that exist with 0 let alert rules see the first event, and its absence.
+            for counter in (metrics.model_updates, metrics.model_refused):
+                counter.add(0, name)
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
@@ -305,11 +311,6 @@ class ScoreWork:
                     shadow.off,
                 )
         metrics.threshold.set(self._policy.threshold)
-        metrics.lag_seconds.set(
-            max(0.0, (self._context.now_ms() - int(rows.ints("record_time").max())) / 1000.0),
-            self._context.name("transactions"),
-            str(self._partition),
-        )
 
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""
@@ -339,6 +340,7 @@ def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> StageLoop[
         changelog,
         app.crash,
         most=MOST_MESSAGES,
+        report=context.report("score"),
     )
     hop = context.name(f"by-{context.spec.entities[-1].name}")
     follow_assignment(app, loop, hop, context.metrics)
