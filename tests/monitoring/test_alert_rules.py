@@ -80,6 +80,11 @@ class Case:
     also: set[str] = field(default_factory=set)
 
 
+def over_hours(fires: dict[str, str | None], silent: dict[str, str | None]) -> Case:
+    """After seven hours, a sample every five minutes: for rules that look back for six."""
+    return Case(fires, silent, at="7h", step="5m")
+
+
 CASES = {
     # Down for two minutes; for half of one.
     "FraudWorkerDown": Case({"up{": "1x77 0x2"}, {"up{": "1x78 0 1x9"}),
@@ -137,7 +142,7 @@ CASES = {
     "FraudDriftAlarm": Case({"drift_alarms": "0x70 1x*"}, {"drift_alarms": "1x*"}),
     "FraudFeatureDrift": Case({"feature_drift": "0.3x*"}, {"feature_drift": "0.24x*"}),
     "FraudScoreDrift": Case({"score_drift": "0.3x*"}, {"score_drift": "0.24x*"}),
-    "FraudCalibrationOff": Case({"calibration": "0.03x*"}, {"calibration": "0.019x*"}, at="7h", step="5m"),
+    "FraudCalibrationOff": over_hours({"calibration": "0.03x*"}, {"calibration": "0.019x*"}),
     "FraudLabelsMissing": Case(
         {"labels_total": "0+5x120 600x*"},
         {"labels_total": "0+5x600 3000x*"},
@@ -149,17 +154,16 @@ CASES = {
         {"delay_seconds_sum": "0+500000x336 168000000+900000x*"},
         at="210h", step="30m",
     ),
-    "FraudLabelsLost": Case({'result="unmatched"': "0+2x*"}, {'result="unmatched"': "0+1x*"}, at="7h", step="5m"),
+    "FraudLabelsLost": over_hours({'result="unmatched"': "0+2x*"}, {'result="unmatched"': "0+1x*"}),
     # Shown as ever; one in twenty opened, and one in seven.
-    "FraudAlertsIgnored": Case({'action="opened"': "0+0.1x*"}, {'action="opened"': "0+0.28x*"}, at="7h", step="5m"),
-    "FraudAlertsNotShown": Case(
-        {'action="shown"': "0x*", 'action="opened"': "0x*"}, {'action="shown"': "0x80 1x*"}, at="7h"
-    ),
-    "FraudAlertPrecisionLow": Case({"alert_precision": "0.19x*"}, {"alert_precision": "0.21x*"}, at="7h", step="5m"),
+    "FraudAlertsIgnored": over_hours({'action="opened"': "0+0.1x*"}, {'action="opened"': "0+0.28x*"}),
+    "FraudAlertsNotShown": over_hours(
+        {'action="shown"': "0x*", 'action="opened"': "0x*"}, {'action="shown"': "0x80 1x*"}),
+    "FraudAlertPrecisionLow": over_hours({"alert_precision": "0.19x*"}, {"alert_precision": "0.21x*"}),
     "FraudAlertRateJump": Case(
         {"alerts_total": "0+2x260 520+40x*"}, {"alerts_total": "0+2x260 520+5x*"}, at="24h", step="5m"
     ),
-    "FraudNoAlerts": Case({"alerts_total": "0x*"}, {"alerts_total": "0x60 1x*"}, at="7h", step="5m"),
+    "FraudNoAlerts": over_hours({"alerts_total": "0x*"}, {"alerts_total": "0x60 1x*"}),
 }  # fmt: skip
 
 
