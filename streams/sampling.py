@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,14 +43,15 @@ class PartitionSampler:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._seen: dict[tuple[str, str, int], _Seen] = {}
-        self.processed = 0  #: records finished since the start
-        self.lag = 0  #: records that wait, over all stages
+        #: by stage, records finished since the start, and those that wait
+        self.processed: Counter[str] = Counter()
+        self.lag: Counter[str] = Counter()
 
     def sample(self, stages: Mapping[str, Iterable[PartitionProgress]], now: float, wall_ms: int) -> None:
         """Take the progress of every stage at `now`, monotonic seconds, and `wall_ms`, epoch milliseconds."""
         worst: dict[tuple[str, str], tuple[int, float, float]] = {}
         commit_age = 0.0
-        self.lag = 0
+        self.lag.clear()
         before, self._seen = self._seen, {}
         for stage, partitions in stages.items():
             for progress in partitions:
@@ -58,7 +60,7 @@ class PartitionSampler:
                 commit_age = max(commit_age, now - seen.uncommitted_since)
                 if progress.lag is None:
                     continue
-                self.lag += progress.lag
+                self.lag[stage] += progress.lag
                 stalled = now - seen.waiting_since
                 behind = 0.0
                 if progress.lag:
@@ -80,7 +82,7 @@ class PartitionSampler:
         if seen is None:
             seen = _Seen(finished, now, now)
         if finished > seen.finished:
-            self.processed += finished - seen.finished
+            self.processed[stage] += finished - seen.finished
             partition = str(progress.partition)
             self._metrics.consumed.add(finished - seen.finished, stage, progress.topic, partition)
         if not progress.lag or finished != seen.finished:

@@ -97,7 +97,7 @@ class Topics(Section):
     metrics: TopicName = "fraud.metrics.v1"
     """Statistical metrics."""
     internal_prefix: TopicName = "fraud.internal"
-    """Start of the names of internal topics."""
+    """Start of the names of internal topics and of consumer groups; another one starts afresh."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 4
     """Partitions of every topic of the flow; cannot be changed once there is state."""
     replication: Annotated[int, Field(ge=1, le=9)] = 1

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError
@@ -124,12 +124,16 @@ class Health:
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._progress = Progress()
+        self._progress = {stage: Progress() for stage in flow.apps}
         self._announced = ""
         self._held: deque[str] = deque(maxlen=_AT_REST)
 
     def live(self) -> tuple[bool, str]:
-        return self._progress.check(int(asyncio.get_event_loop().time() * 1000))
+        """Every stage for itself: one that is stuck must not hide behind the others."""
+        now = int(asyncio.get_event_loop().time() * 1000)
+        checks = {stage: progress.check(now) for stage, progress in self._progress.items()}
+        failing = {stage: check for stage, check in checks.items() if not check[0]}
+        return not failing, "; ".join(f"{stage}: {told}" for stage, (_, told) in (failing or checks).items())
 
     def assigned(self) -> tuple[bool, str]:
         held = {stage: len(transport_of(app).progress()) for stage, app in self._flow.apps.items()}
@@ -139,10 +143,14 @@ class Health:
         return True, ", ".join(f"{stage} {count}" for stage, count in held.items())
 
     def model(self) -> tuple[bool, str]:
+        """What scores in the partitions here; failing while a champion does and the rules stand in for it."""
         if "score" not in self._flow.apps:
             return True, "no score stage here"
-        versions = {name: snapshot.version for name, snapshot in self._flow.feed.latest.items()}
-        return True, ", ".join(f"{name} v{version}" for name, version in versions.items()) or "rules stand in"
+        works = list(self._flow.parts["score"].works.values())
+        models = sorted({model for work in works for model in work.models})
+        told = ", ".join(f"{role} {name} v{version}" for role, name, version in models)
+        failed = any(work.stood_in for work in works)
+        return not failed, f"champion failed, rules stand in; {told}" if failed else told or "no partitions"
 
     def broker(self) -> tuple[bool, str]:
         answers = self._broker_answers()
@@ -161,9 +169,13 @@ class Health:
             }
             sampled.sample(progress, loop.time(), wall_ms())
             self._sample_state()
-            self._progress.sample(
-                int(loop.time() * 1000), sampled.processed, sampled.lag, self._broker_answers()
-            )
+            for stage, each in self._progress.items():
+                each.sample(
+                    int(loop.time() * 1000),
+                    sampled.processed[stage],
+                    sampled.lag[stage],
+                    self._broker_answers(),
+                )
             self._announce()
             await asyncio.sleep(_SAMPLE_SECONDS)
 
@@ -188,6 +200,7 @@ class Health:
     def _sample_state(self) -> None:
         metrics = self._flow.metrics
         unaccounted: dict[tuple[str, ...], float] = {}
+        dropped: Counter[str] = Counter()
         for stage, part in self._flow.parts.items():
             if not isinstance(part, StageLoop) or stage == "learn":
                 continue
@@ -199,8 +212,11 @@ class Health:
             else:
                 for number, work in part.works.items():
                     unaccounted[stage, str(number)] = work.unaccounted
+                    dropped.update(work.dropped())
         metrics.unaccounted.set(sum(unaccounted.values()))
         metrics.partition_unaccounted.replace(unaccounted)
+        for what, entries in dropped.items():
+            metrics.state_dropped.set(entries, what)
 
 
 def _version() -> str:

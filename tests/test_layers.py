@@ -132,6 +132,25 @@ def test_only_the_attachments_know_faust() -> None:
     assert guilty == set()
 
 
+def test_looking_at_topics_loads_no_learner() -> None:
+    """What `topics` needs of ours is free of Faust, stages and learners, which take seconds to load."""
+    files, graph = known_modules(), module_graph()
+    needed, todo = set[str](), ["streams.commands.admin"]
+    while todo:
+        if (name := todo.pop()) not in needed:
+            needed.add(name)
+            todo.extend(graph[name])
+    heavy = FAUST | {"river", "numba"}
+    guilty = {
+        name
+        for name in needed
+        if name.startswith(("streams.stages", "models.learners"))
+        or any(target.partition(".")[0] in heavy for target in imported_names(files[name]))
+    }
+    assert "streams.topics" in needed
+    assert guilty == set()
+
+
 def test_packages_export_nothing() -> None:
     """Names are imported from the module that defines them: an `__init__` holds a docstring and no import."""
     heavy = {

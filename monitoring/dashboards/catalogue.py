@@ -16,9 +16,14 @@ DASHBOARDS = (OVERVIEW, MODELS, DRIFT, FUNNEL, OPERATIONS)
 
 _HEADER = """# Metrics
 
-What a worker serves at `/metrics`, beside `process_*` and `python_info` of the Prometheus client. The table
-is made from `monitoring/metrics.py` by `make generated`. Labels are bounded: beyond a limit further values
-count as `other`. Histograms come as `_bucket`, `_sum` and `_count`. [runbook.md](runbook.md) has the alerts.
+What a worker tells Prometheus on `/metrics`, and which value means trouble; beside them stand `process_*` and
+`python_info` of the client. Every label is bounded: values beyond the limit go to one child named `other`.
+Known label values are there with 0 from the start; a share of nothing is NaN. Histograms come as `_bucket`,
+`_sum` and `_count`. The table is made from `monitoring/metrics.py` by `make generated`; what alerts ask of
+these metrics, and what to do then, is in [runbook.md](runbook.md).
+
+`/livez` fails when messages wait and none is worked on, `/readyz` until the broker is connected and every
+stage is in its group; both say why.
 
 | metric | kind | unit | labels | what | bad |
 |---|---|---|---|---|---|
@@ -49,7 +54,7 @@ def write(root: Path) -> list[Path]:
 def _metrics_table() -> str:
     rows = []
     for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
         cells = (f"`{metric.name}`", metric.kind, metric.unit, labels, metric.meaning, metric.bad)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return _HEADER + "".join(rows)

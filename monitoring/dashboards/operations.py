@@ -19,6 +19,7 @@ from monitoring.dashboards.builders import (
 STAGE = 'stage=~"$stage"'
 PARTITION = 'partition=~"$partition"'
 NOTHING_REFUSED = "nothing has been refused"
+NOTHING_DROPPED = "no partition of a stage that drops is held yet"
 NOT_RESTORED = "no partition has been restored yet"
 
 OPERATIONS = Dashboard(
@@ -149,6 +150,18 @@ OPERATIONS = Dashboard(
                     "Bad: rising during a replay.",
                     "reqps",
                     (Query(rate("fraud_alignment_overdue_total", STAGE, by="stage"), "{{stage}}"),),
+                ),
+                Panel(
+                    "Given up for a limit",
+                    "Entries that states have dropped before their time, by what. Bad: any increase.",
+                    "short",
+                    (Query(total("fraud_state_dropped", by="what"), "{{what}}", NOTHING_DROPPED),),
+                ),
+                Panel(
+                    "Scored rows lost undecided",
+                    "Messages of scored rows that retention took before they matured. Bad: any.",
+                    "short",
+                    (Query(increase("fraud_undecided_lost_total", over="$__rate_interval"), "lost"),),
                 ),
                 Panel(
                     "Keys held",

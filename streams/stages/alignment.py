@@ -34,8 +34,10 @@ class EventTimeGate:
         #: of these, the inputs that are not waited for any more
         self.given_up: set[Hashable] = set()
         self._watermarks: dict[Hashable, int] = dict.fromkeys(inputs, NEVER)
-        #: since when rows wait for an input that does not move; absent while nothing waits for it
+        #: since when rows have waited for an input that has not moved
         self._waited_since: dict[Hashable, int] = {}
+        #: since when no rows wait at all
+        self._resting_since: int | None = None
 
     def advance(self, name: Hashable, watermark: int) -> None:
         """Input `name` has been seen up to `watermark`; an unknown input joins."""
@@ -43,6 +45,15 @@ class EventTimeGate:
             self._watermarks[name] = watermark
             self._waited_since.pop(name, None)
             self.given_up.discard(name)
+
+    def rest(self, now_ms: int) -> None:
+        """No rows wait.
+
+        After `idle_after_ms` of it every input is waited for again: what was idle at the end of one history
+        may only be a little late in the next.
+        """
+        if self._resting_since is None:
+            self._resting_since = now_ms
 
     def reached(self, names: Iterable[Hashable]) -> int:
         """The event time that all of these inputs have reached, those never heard of left out."""
@@ -57,6 +68,9 @@ class EventTimeGate:
             now_ms: wall clock, epoch milliseconds.
             youngest: the largest event time among the rows that wait; a watermark can stay behind it.
         """
+        if self._resting_since is not None and now_ms - self._resting_since > self._idle_after_ms:
+            self._waited_since.clear()
+        self._resting_since = None
         if newest >= now_ms - self._live_within_ms or abs(now_ms - youngest) <= self._live_within_ms:
             return FOREVER
         frontier = FOREVER

@@ -28,11 +28,13 @@ from streams.stages.belonging import identity, require_applied
 from streams.stages.card_core import CardCore, CardState, TimeRules
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
-from streams.stages.loop import StageLoop, Step
+from streams.stages.loop import BREATH, StageLoop, Step
 from streams.stages.rows import from_transactions, hop_partitions
 
 #: Transactions worked on at once; bounds the size of a message to the hop.
 MOST_ROWS = 4096
+#: Bytes of refused values searched for card numbers before others may run: a second for some megabyte.
+_SEARCHED_AT_ONCE = 262_144
 #: How often, and for how long after its last transactions, a partition repeats its watermark.
 _REPEAT_SECONDS = 2.0
 _REPEAT_FOR_SECONDS = 60.0
@@ -112,15 +114,16 @@ class CardWork:
             rows = from_transactions(decoded.records, offsets, times, self._context.spec)
             kept = self._core.process(self.state, rows)
             outputs = self._hop_records(kept)
-            outputs += [
-                dead_letter(
-                    records[item.row],
-                    item.rejection,
-                    self._context.name("dead-letters"),
-                    stage="card",
+            searched = 0
+            for item in decoded.rejected:
+                source = records[item.row]
+                outputs.append(
+                    dead_letter(source, item.rejection, self._context.name("dead-letters"), stage="card")
                 )
-                for item in decoded.rejected
-            ]
+                searched += len(source.value or b"")
+                if searched > _SEARCHED_AT_ONCE:
+                    searched = 0
+                    yield BREATH
             self.state.next_offset = batches[-1].next_offset
             yield Step(outputs, self.state.delta(rows, self.state.next_offset))
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
@@ -159,6 +162,14 @@ class CardWork:
         metrics.unknown_fields.add(unknown_fields)
         for code in codes:
             metrics.dead_letters.add(1, code)
+
+    def dropped(self) -> dict[str, int]:
+        """What the state has given up before its time, by the names of `fraud_state_dropped`."""
+        return {
+            "transaction_ids": self.state.admission.forgotten,
+            "window_events": self.state.windows.truncated,
+            "known_frauds": self.state.windows.frauds_dropped,
+        }
 
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""

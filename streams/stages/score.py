@@ -168,6 +168,7 @@ class ScoreWork:
     def _release(self) -> Iterator[Step]:
         """Score what every input has reached."""
         if not self.waiting.rows:
+            self._gate.rest(self._context.now_ms())
             self._finish(self.waiting.done(FOREVER))
             yield from self._pass_time()
             return
@@ -178,8 +179,14 @@ class ScoreWork:
             self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
         given_up = set(self._gate.given_up)
         frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms(), self.waiting.youngest)
-        for name in self._gate.given_up - given_up if self._patience else ():
-            logger.warning("partition %d no longer waits for %s: labels may come late", self._partition, name)
+        newly = self._gate.given_up - given_up if self._patience else set()
+        for source in range(self._context.partitions):
+            if ("labels", source) in newly:
+                logger.warning(
+                    "partition %d no longer waits for the labels of partition %d: frauds may count late",
+                    self._partition,
+                    source,
+                )
         if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
@@ -311,6 +318,23 @@ class ScoreWork:
                     shadow.off,
                 )
         metrics.threshold.set(self._policy.threshold)
+
+    @property
+    def models(self) -> list[tuple[str, str, int]]:
+        """Role, name and version of the models that score; version 0 are the rules, until one has learned."""
+        return list(self._deployment.models())
+
+    @property
+    def stood_in(self) -> bool:
+        """Whether the champion failed in the last batch."""
+        return self._core.stood_in
+
+    def dropped(self) -> dict[str, int]:
+        """What the state has given up before its time, by the names of `fraud_state_dropped`."""
+        windows = self.state.windows
+        if windows is None:
+            return {}
+        return {"window_events": windows.truncated, "known_frauds": windows.frauds_dropped}
 
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""

@@ -40,6 +40,8 @@ HEALTHY = {
     'fraud_consumer_lag_seconds{job="fraudstream",instance="w",topic="t",partition="0"}': "1x*",
     'fraud_commit_age_seconds{job="fraudstream",instance="w"}': "2x*",
     'fraud_restore_seconds{job="fraudstream",instance="w",stage="card"}': "3x*",
+    'fraud_state_dropped{job="fraudstream",instance="w",what="window_events"}': "0x*",
+    'fraud_undecided_lost_total{job="fraudstream",instance="w"}': "0x*",
     'fraud_transactions_total{job="fraudstream",instance="w",outcome="scored"}': "0+600x*",
     'fraud_transactions_total{job="fraudstream",instance="w",outcome="duplicate"}': "0+1x*",
     'fraud_transactions_total{job="fraudstream",instance="w",outcome="late"}': "0+1x*",
@@ -104,6 +106,8 @@ CASES = {
     "FraudConsumerLag": Case({"lag_seconds": "61x*"}, {"lag_seconds": "1x70 90x3 1x*"}),
     "FraudCommitsLate": Case({"commit_age": "0+10x*"}, {"commit_age": "100x*"}),
     "FraudRestoreSlow": Case({"restore_seconds": "61x*"}, {"restore_seconds": "59x*"}),
+    "FraudStateDropped": Case({"state_dropped": "0x60 0+5x*"}, {"state_dropped": "7x*"}),
+    "FraudUndecidedLost": Case({"undecided_lost": "0x70 1x*"}, {"undecided_lost": "1x*"}),
     "FraudNoTransactions": Case(
         {'outcome="scored"': "0+600x50 30000x*", "end_to_end": "0x*"},
         {'outcome="scored"': "0+600x70 42000x*"},

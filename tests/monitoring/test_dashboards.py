@@ -63,20 +63,6 @@ def test_writing_changes_only_what_differs(tmp_path: Path) -> None:
     assert write(tmp_path) == [touched]
 
 
-def test_every_metric_is_in_the_documentation() -> None:
-    """`docs/metrics.md` has a row for each, with unit, every label, what it is and what a bad value means."""
-    rows = {
-        cells[1].strip("` "): cells
-        for line in (ROOT / "docs" / "metrics.md").read_text().splitlines()
-        if len(cells := line.split("|")) > 6
-    }
-    for metric in METRICS:
-        cells = [cell.strip() for cell in rows[metric.name]]
-        assert cells[2:4] == [metric.kind, metric.unit]
-        assert all(f"`{label}`" in cells[4] for label in metric.labels)
-        assert cells[5:7] == [metric.meaning, metric.bad]
-
-
 def test_every_metric_is_on_a_dashboard() -> None:
     """A metric that nobody can look at is missing from monitoring/dashboards."""
     shown = {

@@ -46,6 +46,21 @@ def test_an_idle_input_is_not_waited_for_until_it_moves() -> None:
     assert g.frontier(1000, 100_110) == FOREVER
 
 
+def test_what_was_idle_is_waited_for_again_after_a_rest() -> None:
+    """An input that ended a history behind is not idle in the next; a short pause changes nothing."""
+    g = gate()
+    g.advance("a", 1000)
+    g.advance("b", 900)
+    assert g.frontier(1000, 100_000) == 900
+    assert g.frontier(1000, 100_050) == FOREVER
+    g.rest(100_060)
+    g.rest(100_100)
+    assert g.frontier(1000, 100_110) == FOREVER
+    g.rest(100_120)
+    g.advance("a", 2_999)
+    assert g.frontier(3_000, 100_171) == 900
+
+
 def test_an_unknown_input_joins() -> None:
     """An input heard of for the first time is waited for like the others."""
     g = gate()

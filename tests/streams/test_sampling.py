@@ -79,7 +79,7 @@ def test_a_topic_read_by_two_stages_shows_the_one_behind() -> None:
     stages = {"learn": [replace(PARTITION, finished=6)], "observe": [PARTITION]}
     sampled.sampler.sample(stages, 1.0, 1_001_000)
     assert sampled.metrics.lag_messages.value(TOPIC, "0") == 4
-    assert sampled.sampler.lag == 4
+    assert sampled.sampler.lag == {"learn": 4, "observe": 0}
 
 
 def test_a_revoked_partition_disappears() -> None:
@@ -107,7 +107,7 @@ def test_finished_records_are_counted_by_partition() -> None:
     sampled.at(0, highwater=30)
     sampled.at(1, highwater=30, finished=25)
     assert sampled.metrics.consumed.value("card", TOPIC, "0") == 15
-    assert sampled.sampler.processed == 15
+    assert sampled.sampler.processed["card"] == 15
 
 
 def test_warnings_and_errors_are_counted_by_source() -> None:
