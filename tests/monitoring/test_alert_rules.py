@@ -154,9 +154,9 @@ CASES = {
         step="2m",
     ),
     "FraudLabelsSlow": Case(
-        {"delay_seconds_sum": "0+500000x336 168000000+1500000x*"},
-        {"delay_seconds_sum": "0+500000x336 168000000+900000x*"},
-        at="210h", step="30m",
+        {"delay_seconds_sum": "0+500000x84 42000000+1500000x*"},
+        {"delay_seconds_sum": "0+500000x84 42000000+900000x*"},
+        at="210h", step="2h",
     ),
     "FraudLabelsLost": over_hours({'result="unmatched"': "0+2x*"}, {'result="unmatched"': "0+1x*"}),
     # Shown as ever; one in twenty opened, and one in seven.
@@ -165,7 +165,7 @@ CASES = {
         {'action="shown"': "0x*", 'action="opened"': "0x*"}, {'action="shown"': "0x80 1x*"}),
     "FraudAlertPrecisionLow": over_hours({"alert_precision": "0.19x*"}, {"alert_precision": "0.21x*"}),
     "FraudAlertRateJump": Case(
-        {"alerts_total": "0+2x260 520+40x*"}, {"alerts_total": "0+2x260 520+5x*"}, at="24h", step="5m"
+        {"alerts_total": "0+2x130 260+40x*"}, {"alerts_total": "0+2x130 260+5x*"}, at="24h", step="10m"
     ),
     "FraudNoAlerts": over_hours({"alerts_total": "0x*"}, {"alerts_total": "0x60 1x*"}),
 }  # fmt: skip
