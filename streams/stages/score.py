@@ -21,6 +21,7 @@ import numpy as np
 
 from models.deployment import Shadow
 from models.policy import ThresholdPolicy
+from monitoring.metrics import SHADOW_FAULTS
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
@@ -259,6 +260,8 @@ class ScoreWork:
             # Counters that exist with 0 let alert rules see the first event, and its absence.
             for counter in (metrics.model_updates, metrics.model_refused):
                 counter.add(0, name)
+            for reason in SHADOW_FAULTS if role == "shadow" else ():
+                metrics.shadow_disabled.add(0, name, reason)
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
