@@ -91,6 +91,11 @@ class Admission:
         return int(self._state[_WATERMARK])
 
     @property
+    def settled_watermark(self) -> int:
+        """The watermark once it can no longer step back, `NO_WATERMARK` before: what others may rely on."""
+        return NO_WATERMARK if self._state[_PROBATION] == 1 else self.watermark
+
+    @property
     def n_ids(self) -> int:
         """Transaction ids remembered."""
         return int(self._state[_HELD])

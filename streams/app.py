@@ -34,9 +34,8 @@ from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import build_learners
+from streams.stages.rows import LARGEST_MESSAGE
 
-#: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
-LARGEST_RECORD = 12 * 1024 * 1024
 STAGES = ("card", "score", "label", "learn", "observe")
 
 
@@ -92,7 +91,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
             outputs = Outputs(
                 settings.broker.bootstrap,
                 security=security_options(settings.broker),
-                max_record_bytes=LARGEST_RECORD,
+                max_record_bytes=LARGEST_MESSAGE,
             )
             context = flow.contexts[stage] = StageContext(settings, spec, catalogue, outputs, metrics)
             flow.parts[stage] = _attach(stage, app, context, feed)

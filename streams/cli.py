@@ -216,11 +216,11 @@ def backtest(
     before --from warms the windows and the models up.
     """
     from streams.commands.progress import progress_bar
+    from streams.contract.transaction_columns import between
     from streams.feature_settings import feature_spec
     from streams.history import backtest_report
     from streams.history.backtest import Backtest
     from streams.history.reading import count_rows, id_column, read_history
-    from streams.history.transaction_columns import between
 
     if start is not None and end is not None and start >= end:
         raise click.UsageError("--from is not before --to")

@@ -18,6 +18,7 @@ from monitoring.metrics import CONTENT_TYPE
 from streams.app import STAGES, Flow, build
 from streams.errors import FraudstreamError, SettingsError
 from streams.health import HealthServer, Progress
+from streams.kafka import absence
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
 from streams.logs import NOTICE
@@ -33,6 +34,8 @@ _SAMPLE_SECONDS = 1.0
 #: Samples that agree after a rebalance: the stages of a worker rebalance one after the other.
 _AT_REST = 3
 _CLOSING_SECONDS = 5.0
+#: A worker ends when there has been no broker for so long.
+_AWAY_SECONDS = 30.0
 
 
 class BrokerLost(FraudstreamError):
@@ -76,8 +79,10 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         for part in flow.parts.values():
             # Before the producer goes: whatever a partition is still working on may want to send.
             stack.push_async_callback(part.stop)
-        for sampler in (health.sample(), time_event_loop(flow.metrics)):
-            stack.callback(asyncio.create_task(sampler, name="health").cancel)
+        crash = next(iter(flow.apps.values())).crash
+        watching = absence.watch(flow.outputs, crash, after=_AWAY_SECONDS)
+        for task in (health.sample(), time_event_loop(flow.metrics), watching):
+            stack.callback(asyncio.create_task(task).cancel)
         try:
             received = await run_apps(list(flow.apps.values()), handle_signals=True)
             reachable = _reachable(flow)
@@ -125,6 +130,7 @@ class Health:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._progress = {stage: Progress() for stage in flow.apps}
+        self._sampled = PartitionSampler(flow.metrics)
         self._announced = ""
         self._held: deque[str] = deque(maxlen=_AT_REST)
 
@@ -160,24 +166,22 @@ class Health:
         return _reachable(self._flow)
 
     async def sample(self) -> None:
-        """Until cancelled."""
-        sampled = PartitionSampler(self._flow.metrics)
-        loop = asyncio.get_running_loop()
+        """Look every second, until cancelled."""
         while True:
-            progress = {
-                stage: transport_of(app).progress().values() for stage, app in self._flow.apps.items()
-            }
-            sampled.sample(progress, loop.time(), wall_ms())
-            self._sample_state()
-            for stage, each in self._progress.items():
-                each.sample(
-                    int(loop.time() * 1000),
-                    sampled.processed[stage],
-                    sampled.lag[stage],
-                    self._broker_answers(),
-                )
-            self._announce()
+            self.look()
             await asyncio.sleep(_SAMPLE_SECONDS)
+
+    def look(self) -> None:
+        """Take in where the partitions are."""
+        now = asyncio.get_running_loop().time()
+        progress = {stage: transport_of(app).progress().values() for stage, app in self._flow.apps.items()}
+        sampled = self._sampled
+        sampled.sample(progress, now, wall_ms())
+        answers = self._broker_answers()
+        for stage, each in self._progress.items():
+            each.sample(int(now * 1000), sampled.processed[stage], sampled.lag[stage], answers)
+        self._sample_state()
+        self._announce()
 
     def _announce(self) -> None:
         """A line when the worker is ready, and whenever it has come to hold other partitions."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from streams.contract.codecs import encode
 from streams.contract.records import Alert
+from streams.contract.transaction_columns import TransactionColumns
 from streams.history.analysts import Analysts
 from streams.history.replay import Pace, ReplaySummary, ReplayTopics, replay
-from streams.history.transaction_columns import TransactionColumns
 from streams.kafka.clients import follow
 from streams.kafka.outputs import Output, Outputs, partition_for
 from streams.settings import Settings

@@ -29,7 +29,7 @@ from streams.stages.card_core import CardCore, CardState, TimeRules
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.loop import BREATH, StageLoop, Step
-from streams.stages.rows import from_transactions, hop_partitions
+from streams.stages.rows import from_transactions, hop_partitions, rows_in_message
 
 #: Transactions worked on at once; bounds the size of a message to the hop.
 MOST_ROWS = 4096
@@ -137,7 +137,7 @@ class CardWork:
         return {
             "card_partition": self._partition,
             "spec": self._context.spec.digest,
-            "watermark": self.state.admission.watermark,
+            "watermark": self.state.admission.settled_watermark,
         }
 
     def _hop_records(self, rows: Columns) -> list[Output]:
@@ -185,7 +185,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[CardWork]:
         context.outputs,
         changelog,
         app.crash,
-        most=MOST_ROWS,
+        most=min(MOST_ROWS, rows_in_message(len(context.spec.names))),
         report=context.report("card"),
     )
     topic = context.name("transactions")

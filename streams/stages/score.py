@@ -34,12 +34,14 @@ from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import initial_deployment
+from streams.stages.rows import rows_in_message
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_publisher import Publisher
-from streams.stages.waiting_rows import WaitingRows
+from streams.stages.waiting_rows import Chunk, WaitingRows
 
 logger = logging.getLogger(__name__)
 
+#: Rows scored at once; twice as many where they are of one watermark.
 CHUNK_ROWS = 4096
 #: Messages of the hop and of known frauds taken at once.
 MOST_MESSAGES = 1024
@@ -74,6 +76,8 @@ class ScoreWork:
         self._core = ScoreCore(self._policy.threshold, context.clock)
         self._deployment = initial_deployment(settings.models, context.spec)
         self._soonest = settings.labels.soonest
+        shadows = len(self._deployment.shadows)
+        self._chunk_rows = min(CHUNK_ROWS, rows_in_message(len(context.spec.names) + shadows) // 2)
         self._patience = 0
         self._told: dict[int, int] = {}
         self._unsaved: list[RecordBatch] = []
@@ -110,7 +114,7 @@ class ScoreWork:
         for label_partition, until in self.state.told.items():
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
-        self.waiting = WaitingRows(self.state.applied, self._context.spec.digest)
+        self.waiting = WaitingRows(self.state.applied, self._context.spec.digest, self.state.ahead)
         used = [self._feed.version(name, version) for name, version in self.state.models.items()]
         for snapshot in used:
             if snapshot is not None:
@@ -191,8 +195,8 @@ class ScoreWork:
         if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
-        for rows in self.waiting.take(frontier, CHUNK_ROWS):
-            yield from self._score(rows, frontier)
+        for chunk in self.waiting.take(frontier, self._chunk_rows):
+            yield from self._score(chunk, frontier)
         self._finish(self.waiting.done(frontier))
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
@@ -218,18 +222,14 @@ class ScoreWork:
         topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
         return Step([Output(topic, partition, None, marker) for partition in partitions])
 
-    def _score(self, rows: Columns, frontier: int) -> Iterator[Step]:
+    def _score(self, chunk: Chunk, frontier: int) -> Iterator[Step]:
         yield from self._adopt_models()
+        rows = chunk.rows
         scored = self._core.process(self.state, self._deployment, rows)
-        watermark = min(frontier, int(rows.ints("watermark")[-1]))
-        self._scored_until = max(self._scored_until, watermark)
+        self._scored_until = max(self._scored_until, min(frontier, chunk.until))
         outputs = list(self._publisher.outputs(scored, self._deployment, self._core))
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
-        sources = rows.ints("card_partition")
-        applied = {
-            int(source): int(rows.ints("offset")[sources == source].max()) for source in np.unique(sources)
-        }
-        step = ScoreStep(applied=applied, began=self.state.began)
+        step = ScoreStep(applied=chunk.applied, began=self.state.began, ahead=chunk.ahead)
         yield from self._save(rows, None, step, outputs)
         self._scored += len(rows)
         self._count(scored)

@@ -11,9 +11,9 @@ import pytest
 
 from streams.contract.codecs import encode
 from streams.contract.records import Alert
+from streams.contract.transaction_columns import TransactionColumns
 from streams.history.simulator import Simulation, Simulator
 from streams.history.traffic import publish
-from streams.history.transaction_columns import TransactionColumns
 from streams.kafka.outputs import Output, Outputs
 from streams.settings import Settings, load
 from tests.streams.clients import new_topic, read
