@@ -19,7 +19,7 @@ def metric_names(expression: str) -> set[str]:
     bare = re.sub(r"\[[^\]]*\]", "", bare)
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
     bare = re.sub(r"\boffset\s+\S+", " ", bare)
-    bare = re.sub(r"\b[0-9.]+([a-zA-Z]+\b)?", " ", bare)
+    bare = re.sub(r"(?<![\w:])[0-9][\w.]*", " ", bare)
     names = set()
     for found in _NAME.finditer(bare):
         word = found.group()
