@@ -77,8 +77,11 @@ def test_a_topic_read_by_two_stages_shows_the_one_behind() -> None:
     """Stage learn is 4 records behind, observe none: the topic's lag is 4, the worker's 4."""
     sampled = Sampled()
     stages = {"learn": [replace(PARTITION, finished=6)], "observe": [PARTITION]}
-    sampled.sampler.sample(stages, 1.0, 1_001_000)
+    for seconds in (1, 3):
+        sampled.sampler.sample(stages, seconds, 1_000_000 + seconds * 1000)
     assert sampled.metrics.lag_messages.value(TOPIC, "0") == 4
+    assert sampled.metrics.lag_seconds.value(TOPIC, "0") == 3
+    assert sampled.metrics.stalled.value(TOPIC, "0") == 2
     assert sampled.sampler.lag == {"learn": 4, "observe": 0}
 
 
