@@ -50,9 +50,9 @@ class Run:
 class Contender:
     """A pipeline to measure: its command, what it needs beforehand, and why it cannot run if it cannot.
 
-    `absent` gives the reason or None. `prepare` runs with the broker up, before the backlog is seeded. `begins`
-    is the topic on which its first record shows that it has begun: the one between the stages of a pipeline
-    that has several, or what the first has done before the last one begins would not be counted.
+    `absent` gives the reason or None. `prepare` runs with the broker up, before the backlog is seeded.
+    `begins` is the topic on which its first record shows that it has begun: the one between the stages of a
+    pipeline that has several, or what the first has done before the last one begins would not be counted.
     """
 
     name: str
@@ -65,8 +65,8 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run. Rates run from the first sight of records on the contender's `begins` to the last output; CPU and
-    counts cover the same span.
+    """One run. Rates run from the first sight of records on the contender's `begins` to the last output; CPU
+    and counts cover the same span.
 
     `start_seconds` is from the start of the process to that first sight.
     """

@@ -158,7 +158,7 @@ class Alignment(Section):
     """Waiting of a stage for its other inputs."""
 
     live_within: Duration = 60 * SECOND
-    """Records younger than this by the wall clock never wait."""
+    """A partition whose records are all younger than this by the wall clock never waits."""
     idle_after: Duration = 5 * SECOND
     """An input without progress for so long is not waited for."""
     max_buffered_rows: Annotated[int, Field(ge=1_000)] = 500_000

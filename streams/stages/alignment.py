@@ -2,7 +2,7 @@
 
 A stage with several inputs (the card partitions behind a hop, the outcomes beside the transactions) sees them
 at different speeds. The gate keeps the watermark of each input and answers up to which event time rows may be
-released so that every input has been seen that far. Live traffic is aligned by nature and never waits; a
+released so that every input has been seen that far. Live traffic is aligned by nature and not asked about; a
 history replayed faster than life waits for its slowest input; one that makes no progress for `idle_after_ms`
 while rows wait for it is not waited for until it moves again.
 
@@ -22,12 +22,10 @@ class EventTimeGate:
 
     Args:
         inputs: the names of the inputs to wait for.
-        live_within_ms: rows younger than this by the wall clock never wait.
         idle_after_ms: an input without progress for this long by the wall clock is not waited for.
     """
 
-    def __init__(self, inputs: Iterable[Hashable], *, live_within_ms: int, idle_after_ms: int) -> None:
-        self._live_within_ms = live_within_ms
+    def __init__(self, inputs: Iterable[Hashable], *, idle_after_ms: int) -> None:
         self._idle_after_ms = idle_after_ms
         #: inputs to wait for longer than `idle_after_ms`, and for how long
         self.patience: dict[Hashable, int] = {}
@@ -60,19 +58,16 @@ class EventTimeGate:
         heard = [watermark for name in names if (watermark := self._watermarks.get(name, NEVER)) > NEVER]
         return min(heard, default=NEVER)
 
-    def frontier(self, newest: int, now_ms: int, youngest: int = NEVER) -> int:
+    def frontier(self, newest: int, now_ms: int) -> int:
         """Rows up to this event time may be released.
 
         Args:
             newest: the largest watermark among the rows that wait.
             now_ms: wall clock, epoch milliseconds.
-            youngest: the largest event time among the rows that wait; a watermark can stay behind it.
         """
         if self._resting_since is not None and now_ms - self._resting_since > self._idle_after_ms:
             self._waited_since.clear()
         self._resting_since = None
-        if newest >= now_ms - self._live_within_ms or abs(now_ms - youngest) <= self._live_within_ms:
-            return FOREVER
         frontier = FOREVER
         for name, watermark in self._watermarks.items():
             if watermark < newest:

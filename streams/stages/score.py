@@ -82,6 +82,8 @@ class ScoreWork:
         self._told: dict[int, int] = {}
         self._unsaved: list[RecordBatch] = []
         self._scored = 0
+        #: rows received that are neither scored nor waiting; always 0
+        self.unaccounted = 0
         self._off: set[tuple[str, int]] = set()
         self._known_frauds = context.name("known-frauds")
         self._heartbeat = Heartbeat(context.partitions)
@@ -93,7 +95,7 @@ class ScoreWork:
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
         self.waiting: WaitingRows[RecordBatch] = WaitingRows({})
-        self._gate = EventTimeGate((), live_within_ms=0, idle_after_ms=0)
+        self._gate = EventTimeGate((), idle_after_ms=0)
 
     async def open(self) -> None:
         restored = await self._changelog.restore(
@@ -103,11 +105,7 @@ class ScoreWork:
         await require_applied(self._context, "transactions", applied)
         alignment = self._context.settings.alignment
         inputs = [(kind, p) for p in range(self._context.partitions) for kind in ("cards", "labels")]
-        self._gate = EventTimeGate(
-            inputs,
-            live_within_ms=alignment.live_within,
-            idle_after_ms=alignment.idle_after,
-        )
+        self._gate = EventTimeGate(inputs, idle_after_ms=alignment.idle_after)
         self._patience = max(alignment.idle_after, _RETURN_MS) if alignment.idle_after else 0
         if restored.deltas or restored.buckets:
             self._gate.patience = {name: self._patience for name in inputs if name[0] == "cards"}
@@ -183,7 +181,9 @@ class ScoreWork:
             # No verdict takes effect before this.
             self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
         given_up = set(self._gate.given_up)
-        frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms(), self.waiting.youngest)
+        now, alignment = self._context.now_ms(), self._context.settings.alignment
+        live, newest = self.waiting.live(now, alignment.live_within)
+        frontier = self._gate.frontier(newest, now) if newest > NEVER else FOREVER
         newly = self._gate.given_up - given_up if self._patience else set()
         for source in range(self._context.partitions):
             if ("labels", source) in newly:
@@ -192,12 +192,13 @@ class ScoreWork:
                     self._partition,
                     source,
                 )
-        if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
+        if self.waiting.rows > alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
-        for chunk in self.waiting.take(frontier, self._chunk_rows):
+        for chunk in self.waiting.take(frontier, self._chunk_rows, live):
             yield from self._score(chunk, frontier)
-        self._finish(self.waiting.done(frontier))
+        self.unaccounted = self.waiting.received - self._scored - self.waiting.rows
+        self._finish(self.waiting.done(frontier, live))
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
             self._scored_until = frontier
@@ -343,11 +344,6 @@ class ScoreWork:
         """Keys and bytes of the state."""
         windows = self.state.windows
         return (windows.n_keys, windows.nbytes) if windows is not None else (0, 0)
-
-    @property
-    def unaccounted(self) -> int:
-        """Rows received that are neither scored nor waiting; always 0."""
-        return self.waiting.received - self._scored - self.waiting.rows
 
 
 def fault(shadow: Shadow) -> str:

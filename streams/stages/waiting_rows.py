@@ -11,7 +11,7 @@ partition that comes here: no row waits longer than those after it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -69,7 +69,6 @@ class WaitingRows(Generic[Token]):
         #: rows taken in since the start, those dropped as repeated left out
         self.received = 0
         self.newest = NEVER
-        self.youngest = NEVER
 
     def put(self, parts: list[Columns], token: Token) -> None:
         """Rows of one batch of hop messages; `token` comes back once all of them have been taken.
@@ -103,7 +102,6 @@ class WaitingRows(Generic[Token]):
             highest[card_partition] = int(rows.ints("watermark")[-1])
             self.newest = max(self.newest, highest[card_partition])
             self._parts.append(rows)
-            self.youngest = max(self.youngest, int(rows.ints("event_time").max()))
             self.rows += len(rows)
             self.received += len(rows)
         self._tokens.append((highest, token))
@@ -128,8 +126,37 @@ class WaitingRows(Generic[Token]):
         """The smallest event time that waits."""
         return min((int(part.ints("event_time").min()) for part in self._parts), default=NEVER)
 
-    def take(self, frontier: int, chunk: int) -> Iterator[Chunk]:
+    def live(self, now_ms: int, within_ms: int) -> tuple[frozenset[int], int]:
+        """The card partitions of which rows wait, all of them live; the largest watermark of all other rows.
+
+        A row is live when its watermark is younger than `within_ms`, or its event time near `now_ms`: after a
+        pause the watermark stays behind until a second card has come. One odd stamp among the rows of a
+        history makes no partition live.
+        """
+        waiting: set[int] = set()
+        old: set[int] = set()
+        for part in self._parts:
+            partitions, watermarks = part.ints("card_partition"), part.ints("watermark")
+            live = watermarks >= now_ms - within_ms
+            if not live.all():
+                live |= np.abs(part.ints("event_time") - now_ms) <= within_ms
+            waiting.update(np.unique(partitions).tolist())
+            old.update(np.unique(partitions[~live]).tolist())
+        live_ones = frozenset(waiting - old)
+        newest = (
+            int(
+                part.ints("watermark")[~np.isin(part.ints("card_partition"), list(live_ones))].max(
+                    initial=NEVER
+                )
+            )
+            for part in self._parts
+        )
+        return live_ones, max(newest, default=NEVER) if old else NEVER
+
+    def take(self, frontier: int, chunk: int, live: Collection[int] = ()) -> Iterator[Chunk]:
         """Rows with a watermark up to `frontier` in scoring order, in chunks of at most twice `chunk` rows.
+
+        Of the card partitions in `live` all rows are taken.
 
         A chunk ends between two watermarks, where what has been taken of a card partition is a prefix of its
         offsets, unless more rows than fit share one. What is not taken of such rows is said by `Chunk.ahead`.
@@ -138,12 +165,13 @@ class WaitingRows(Generic[Token]):
             return
         rows = concat(self._parts)
         ready = rows.ints("watermark") <= frontier
+        if live:
+            ready |= np.isin(rows.ints("card_partition"), list(live))
         rest = rows.take(~ready) if frontier < FOREVER else None
         self._parts = [rest] if rest is not None and len(rest) else []
         chosen = in_score_order(rows.take(ready))
         self.rows -= len(chosen)
-        if not self._parts:
-            self.newest = self.youngest = NEVER
+        self.newest = max((int(part.ints("watermark").max()) for part in self._parts), default=NEVER)
         watermarks = chosen.ints("watermark")
         start = 0
         while start < len(chosen):
@@ -175,9 +203,12 @@ class WaitingRows(Generic[Token]):
         until = int(rows.ints("watermark")[-1])
         return Chunk(rows, until if stop == end else until - 1, applied, ahead)
 
-    def done(self, frontier: int) -> list[Token]:
-        """The batches, from the oldest on, all of whose rows have a watermark up to `frontier`."""
+    def done(self, frontier: int, live: Collection[int] = ()) -> list[Token]:
+        """The batches, from the oldest on, all of whose rows `take` has given for the same arguments."""
         tokens = []
-        while self._tokens and max(self._tokens[0][0].values(), default=NEVER) <= frontier:
+        while self._tokens and all(
+            watermark <= frontier or card_partition in live
+            for card_partition, watermark in self._tokens[0][0].items()
+        ):
             tokens.append(self._tokens.popleft()[1])
         return tokens

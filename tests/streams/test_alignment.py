@@ -6,7 +6,7 @@ from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
 
 
 def gate() -> EventTimeGate:
-    return EventTimeGate("ab", live_within_ms=100, idle_after_ms=50)
+    return EventTimeGate("ab", idle_after_ms=50)
 
 
 def test_rows_wait_for_the_slowest_input() -> None:
@@ -26,12 +26,6 @@ def test_inputs_that_are_ahead_do_not_hold_back() -> None:
     g.advance("a", 1000)
     g.advance("b", 2000)
     assert g.frontier(1000, 10_000) == FOREVER
-
-
-def test_live_rows_never_wait() -> None:
-    """Rows about as young as the wall clock go whatever the inputs."""
-    assert gate().frontier(9_900, 10_000) == FOREVER
-    assert gate().frontier(9_899, 10_000) == NEVER
 
 
 def test_an_idle_input_is_not_waited_for_until_it_moves() -> None:

@@ -187,6 +187,28 @@ def test_a_first_row_with_an_odd_stamp_is_not_left_behind() -> None:
     assert waiting.done(5) == ["first"]
 
 
+def test_card_partitions_are_live_or_not_as_a_whole() -> None:
+    """By watermark, or by event time where that is behind; one odd stamp in a history is not enough."""
+    waiting: WaitingRows[str] = WaitingRows({})
+    history = part(0, [0, 1, 2], [100, 100, 101], [1, 2, 3])
+    history.arrays["event_time"] = np.array([100, 9_990, 101])
+    pause = part(1, [0, 1], [500, 500], [1, 2])
+    pause.arrays["event_time"] = np.array([9_950, 10_050])
+    late = part(2, [0], [9_980], [1])
+    late.arrays["event_time"] = np.array([300])
+    waiting.put([history, pause, late], "a")
+    waiting.put([part(3, [0], [9_899], [1])], "b")
+    assert waiting.live(10_000, 100) == (frozenset({1, 2}), 9_899)
+    assert [rows_of(chunk) for chunk in waiting.take(100, 10, {1, 2})] == [
+        [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    ]
+    assert waiting.done(100, {1, 2}) == []
+    assert waiting.live(10_000, 100) == (frozenset(), 9_899)
+    assert waiting.live(9_999, 100) == (frozenset({3}), 101)
+    assert [rows_of(chunk) for chunk in waiting.take(101, 10)] == [[(0, 2)]]
+    assert waiting.done(101, {1, 2}) == ["a"]
+
+
 def test_rows_scored_before_a_restart_are_dropped() -> None:
     """Offsets up to the one applied do not come again; their message is done at once."""
     waiting: WaitingRows[str] = WaitingRows({0: 5})
