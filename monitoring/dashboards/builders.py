@@ -225,7 +225,6 @@ _COMMON = (
 )
 #: A table has a column for each label; these say nothing to a person.
 _TABLE = [
-    {"id": "labelsToFields", "options": {}},
     {"id": "organize", "options": {"excludeByName": {"Time": True, "__name__": True, "Value": False}}},
 ]
 
