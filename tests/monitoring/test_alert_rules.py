@@ -106,7 +106,10 @@ CASES = {
     "FraudPartitionStalled": Case({"stalled": "0x70 0+60x*"}, {"stalled": "0x79 70x*"}),
     "FraudConsumerLag": Case({"lag_seconds": "61x*"}, {"lag_seconds": "1x76 90x*"}),
     "FraudCommitsLate": Case({"commit_age": "0+10x*"}, {"commit_age": "100x*"}),
-    "FraudRestoreSlow": Case({"restore_seconds": "61x*"}, {"restore_seconds": "59x*"}),
+    # A slow restore within the hour; one before it.
+    "FraudRestoreSlow": Case(
+        {"restore_seconds": "61x*", "rebalances": "4x60 5x*"}, {"restore_seconds": "61x*"}
+    ),
     "FraudStateDropped": Case({"state_dropped": "0x60 0+5x*"}, {"state_dropped": "7x*"}),
     "FraudUndecidedLost": Case({"undecided_lost": "0x70 1x*"}, {"undecided_lost": "1x*"}),
     "FraudNoTransactions": Case(
