@@ -244,6 +244,24 @@ def test_alert_fires_when_it_should_and_nothing_else_does(alert: str, tmp_path: 
     assert firing(case, case.silent, set(), tmp_path) == ""
 
 
+#: Seven hours in steps of two minutes: bad for the last 36 minutes, by which an hour is bad and six hours are
+#: not; and half as bad all the time, by which it is the other way round.
+BURNS = {
+    "FraudLatencyBurnFast": ("end_to_end_seconds_bucket", "0+598x192 114816+300x*", "0+540x*"),
+    "FraudAccountingBurnFast": ('outcome="dead_lettered"', "0x192 0+20x*", "0+6x*"),
+}
+
+
+@needs_promtool
+@pytest.mark.parametrize("which", [1, 2], ids=["hour", "six hours"])
+@pytest.mark.parametrize("alert", BURNS)
+def test_either_window_of_a_fast_burn_fires(alert: str, which: int, tmp_path: Path) -> None:
+    """A steep burn is seen by the window of an hour before that of six, a long one by that of six alone."""
+    changes: dict[str, str | None] = {BURNS[alert][0]: BURNS[alert][which]}
+    case = Case(changes, {}, at="7h", step="2m")
+    assert firing(case, changes, {alert, alert.replace("Fast", "Slow")}, tmp_path) == ""
+
+
 @needs_promtool
 def test_a_healthy_system_is_silent(tmp_path: Path) -> None:
     """Nothing fires after three hours without a fault."""
