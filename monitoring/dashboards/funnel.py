@@ -14,7 +14,7 @@ from monitoring.dashboards.builders import (
     recorded,
     total,
 )
-from monitoring.dashboards.overview import NO_FEEDBACK
+from monitoring.dashboards.overview import NO_FEEDBACK, NO_OUTCOMES
 
 FUNNEL = Dashboard(
     "fraud-funnel",
@@ -85,6 +85,29 @@ FUNNEL = Dashboard(
                     (
                         Query(largest("fraud_alert_ctr"), "opened", NO_FEEDBACK),
                         Query(largest("fraud_alert_precision"), "confirmed", NO_FEEDBACK),
+                    ),
+                ),
+                Panel(
+                    "Precision of alerts by outcomes",
+                    "Share of frauds among alerts with an outcome: naive as they come, and corrected by the "
+                    "control group. Bad: far apart, for acting on alerts hides frauds.",
+                    "percentunit",
+                    (Query(largest("fraud_outcome_precision", by="estimate"), "{{estimate}}", NO_OUTCOMES),),
+                ),
+                Panel(
+                    "Recall of alerts by outcomes",
+                    "Share of the frauds that raised an alert: naive, and corrected by the control group. "
+                    "Bad: far apart, for acting on alerts hides frauds.",
+                    "percentunit",
+                    (Query(largest("fraud_outcome_recall", by="estimate"), "{{estimate}}", NO_OUTCOMES),),
+                ),
+                Panel(
+                    "Alerts of the control group",
+                    "Per second; they are to be left alone. Bad: far from policy.control_share of all alerts.",
+                    "reqps",
+                    (
+                        Query(rate("fraud_control_group_total"), "control group"),
+                        Query(rate("fraud_alerts_total"), "all"),
                     ),
                 ),
                 Panel(

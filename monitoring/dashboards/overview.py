@@ -169,6 +169,22 @@ OVERVIEW = Dashboard(
                     (Query(recorded("job:fraud_alerts:ratio_rate1h"), "alerted"),),
                 ),
                 Panel(
+                    "Alerts a day against the budget",
+                    "Alerts in the last full day of event time, and policy.alerts_per_day (0 without a budget). "
+                    "Bad: far apart.",
+                    "short",
+                    (
+                        Query(largest("fraud_alert_rate"), "alerts"),
+                        Query(largest("fraud_alert_budget"), "budget"),
+                    ),
+                ),
+                Panel(
+                    "Alerts that were held back",
+                    "Would-be alerts per second, by what held them back. Bad: budget rising.",
+                    "reqps",
+                    (Query(rate("fraud_alerts_suppressed_total", by="reason"), "{{reason}}"),),
+                ),
+                Panel(
                     "Champion's scores",
                     "How often which score is given. Bad: a shape unlike last week's.",
                     "short",
@@ -184,6 +200,18 @@ OVERVIEW = Dashboard(
                         Query(largest("fraud_threshold"), "threshold"),
                         Query(select("fraud_alert_precision"), "precision {{instance}}", NO_FEEDBACK),
                     ),
+                ),
+                Panel(
+                    "Moves of the threshold",
+                    "Over an hour. Bad: at every hour, for the scores swing.",
+                    "short",
+                    (Query(increase("fraud_threshold_changes_total", over="1h"), "moves"),),
+                ),
+                Panel(
+                    "Scored by the rules",
+                    "Transactions per second that the rules scored, by why. Bad: any once a version is learned.",
+                    "reqps",
+                    (Query(rate("fraud_rules_scored_total", by="reason"), "{{reason}}"),),
                 ),
             ),
         ),
