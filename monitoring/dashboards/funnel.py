@@ -89,21 +89,24 @@ FUNNEL = Dashboard(
                 ),
                 Panel(
                     "Precision of alerts by outcomes",
-                    "Share of frauds among alerts with an outcome: naive as they come, and corrected by the "
+                    "Share of frauds among alerts with an outcome: naive as they come, and "
+                    "corrected by the "
                     "control group. Bad: far apart, for acting on alerts hides frauds.",
                     "percentunit",
                     (Query(largest("fraud_outcome_precision", by="estimate"), "{{estimate}}", NO_OUTCOMES),),
                 ),
                 Panel(
                     "Recall of alerts by outcomes",
-                    "Share of the frauds that raised an alert: naive, and corrected by the control group. "
+                    "Share of the frauds that raised an alert: naive, and corrected by the "
+                    "control group. "
                     "Bad: far apart, for acting on alerts hides frauds.",
                     "percentunit",
                     (Query(largest("fraud_outcome_recall", by="estimate"), "{{estimate}}", NO_OUTCOMES),),
                 ),
                 Panel(
                     "Alerts of the control group",
-                    "Per second; they are to be left alone. Bad: far from policy.control_share of all alerts.",
+                    "Per second; they are to be left alone. Bad: far from policy.control_share "
+                    "of all alerts.",
                     "reqps",
                     (
                         Query(rate("fraud_control_group_total"), "control group"),

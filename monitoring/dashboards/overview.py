@@ -170,7 +170,8 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     "Alerts a day against the budget",
-                    "Alerts in the last full day of event time, and policy.alerts_per_day (0 without a budget). "
+                    "Alerts in the last full day of event time, and policy.alerts_per_day (0 "
+                    "without a budget). "
                     "Bad: far apart.",
                     "short",
                     (
@@ -209,7 +210,8 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     "Scored by the rules",
-                    "Transactions per second that the rules scored, by why. Bad: any once a version is learned.",
+                    "Transactions per second that the rules scored, by why. Bad: any once a "
+                    "version is learned.",
                     "reqps",
                     (Query(rate("fraud_rules_scored_total", by="reason"), "{{reason}}"),),
                 ),

@@ -50,7 +50,7 @@ def traffic(
     label_delay: str,
     as_json: bool,
 ) -> None:
-    """Publish a simulated stream with delayed labels, and answer alerts.
+    """Publish a simulated stream with labels; answer its alerts.
 
     The stream is that of the 30 days before today, of event time that runs as fast as --rate makes it. For
     trying out workers and dashboards; on topics that hold other records it comes out as late.
