@@ -158,12 +158,14 @@ class Observer:
         self._reported_at = NEVER
         self._next_report = 0.0
         self._shifted: set[str] = set()
+        self._metered = context.report("observe")
         self.core = ObserveCore(context.spec.names, settings.labels.maturity)
 
     async def stop(self) -> None:
         """There is nothing under way between two batches."""
 
     async def scored(self, batch: RecordBatch) -> None:
+        began = self._context.clock()
         self.gates.follow(self._control.registry.aliases)
         for record in batch.records:
             rows = columns.decode(record.value or b"")
@@ -172,6 +174,7 @@ class Observer:
         await self._judge()
         await self._report()
         batch.finish()
+        self._metered.worked(self._context.clock() - began, len(batch))
 
     async def outcomes(self, batch: RecordBatch) -> None:
         self.gates.follow(self._control.registry.aliases)

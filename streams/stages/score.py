@@ -22,6 +22,7 @@ import numpy as np
 from models.decision import DecisionPolicy
 from models.deployment import Shadow
 from models.registry import Slots, resolved
+from monitoring.metrics import SHADOW_FAULTS
 from streams.contract.codecs import encode
 from streams.contract.records import Adoption, ModelRef
 from streams.kafka.batches import RecordBatch
@@ -149,6 +150,7 @@ class ScoreWork:
             self._unannounced = True
         # Versions that are gone cannot score again what they have scored.
         self._pinned = bool(restored.deltas or restored.buckets) and (slots is None or used is not None)
+        self._show_models()
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Known frauds first, then the rows that every input has reached."""
@@ -181,7 +183,7 @@ class ScoreWork:
             yield self._mark(owed)
 
     async def close(self) -> None:
-        self._context.metrics.lag_seconds.forget(self._context.name("transactions"), str(self._partition))
+        pass
 
     def _take_frauds(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Frauds that have become known, and up to when the label stage has told all."""
@@ -257,7 +259,7 @@ class ScoreWork:
 
     def _score(self, chunk: Chunk, frontier: int) -> Iterator[Step]:
         yield from self._adopt_models()
-        began, rows = self._context.clock(), chunk.rows
+        rows = chunk.rows
         scored = self._core.process(self.state, self._deployment, rows)
         self._scored_until = max(self._scored_until, min(frontier, chunk.until))
         outputs = list(
@@ -268,7 +270,6 @@ class ScoreWork:
             applied=chunk.applied, began=self.state.began, ahead=chunk.ahead, decisions=self._core.change
         )
         yield from self._save(rows, None, step, outputs)
-        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         self._scored += len(rows)
         self._count(scored)
 
@@ -293,14 +294,10 @@ class ScoreWork:
         yield from self._save(None, None, ScoreStep(slots=slots))
         install(self._deployment, slots, found)
         yield self._announcement(slots)
-        metrics = self._context.metrics
         for name, version in set(slots.versions()) - before:
-            metrics.model_updates.add(1, name)
+            self._context.metrics.model_updates.add(1, name)
             logger.info("partition %d: %s v%d is in use", self._partition, name, version)
-        metrics.model_info.forget()
-        for role, name, version in self._deployment.models():
-            metrics.model_info.set(1, role, name, str(version))
-        metrics.canary_share.set(slots.percent / 100.0)
+        self._show_models()
 
     def _announcement(self, slots: Slots) -> Step:
         """Say which models score what comes from here on."""
@@ -319,6 +316,18 @@ class ScoreWork:
             adopted_at=self._context.now_ms(),
         )
         return Step([Output(self._context.name("metrics"), 0, b"deployment", encode(adoption))])
+
+    def _show_models(self) -> None:
+        metrics = self._context.metrics
+        metrics.model_info.forget()
+        for role, name, version in self._deployment.models():
+            metrics.model_info.set(1, role, name, str(version))
+            # Counters that exist with 0 let alert rules see the first event, and its absence.
+            for counter in (metrics.model_updates, metrics.model_refused):
+                counter.add(0, name)
+            for reason in SHADOW_FAULTS if role == "shadow" else ():
+                metrics.shadow_disabled.add(0, name, reason)
+        metrics.canary_share.set(self._deployment.percent / 100.0)
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
@@ -383,11 +392,6 @@ class ScoreWork:
                     shadow.snapshot.version,
                     shadow.off,
                 )
-        metrics.lag_seconds.set(
-            max(0.0, (self._context.now_ms() - int(rows.ints("record_time").max())) / 1000.0),
-            self._context.name("transactions"),
-            str(self._partition),
-        )
 
     @property
     def _alerts_held(self) -> bool:
@@ -453,7 +457,15 @@ def attach(
 
         return ScoreWork(partition, context, changelog, feed, control, policy, caught_up)
 
-    loop = StageLoop("score", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES)
+    loop = StageLoop(
+        "score",
+        create,
+        context.outputs,
+        changelog,
+        app.crash,
+        most=MOST_MESSAGES,
+        report=context.report("score"),
+    )
     follow_assignment(app, loop, hop, context.metrics)
 
     def moved() -> None:
