@@ -53,6 +53,18 @@ class ScoreSketch:
         self.counts += other.counts
 
     @property
+    def genuine(self) -> Ints:
+        """Genuine outcomes by bin."""
+        found: Ints = self.counts[0]
+        return found
+
+    @property
+    def fraud(self) -> Ints:
+        """Frauds by bin."""
+        found: Ints = self.counts[1]
+        return found
+
+    @property
     def rows(self) -> int:
         return int(self.counts[:2].sum())
 
@@ -65,6 +77,18 @@ class ScoreSketch:
 
     def roc_auc(self) -> float:
         return auc_of_counts(self.counts[0].astype(np.float64), self.counts[1].astype(np.float64))
+
+    def precision(self, n: int) -> float:
+        """Share of frauds among the n highest scores; of the last bin that is reached, as large as in it."""
+        if n <= 0 or self.rows < n:
+            return NAN
+        flagged = np.cumsum((self.genuine + self.fraud)[::-1])
+        caught = np.cumsum(self.fraud[::-1])
+        last = int(np.searchsorted(flagged, n))
+        before = flagged[last - 1] if last else 0.0
+        frauds = caught[last - 1] if last else 0.0
+        share = (n - before) / (flagged[last] - before)
+        return float((frauds + share * (caught[last] - frauds)) / n)
 
     def calibration_error(self, bins: int = 15) -> float:
         """Expected calibration error over equal-width bins; a logit bin belongs where its mean score lies."""

@@ -10,7 +10,9 @@
 | known-frauds | terminal | columns of a batch | label | score |
 | outcomes | none, one partition | columns of a batch | label | learn, observe |
 | observe-parts | partition, one partition | sums of slots of time | observe | observe |
-| models, control | model | Snapshot, events | learn, you | score, learn |
+| models | model | Snapshot | learn | score |
+| control | model | Move | you, observe | score, learn, observe |
+| metrics | metric | events | score, observe | you |
 | <stage>-state | bucket | state of a stage | the stage | the stage |
 | dead-letters | as it came | the bytes as they came | card, label | you |
 """
@@ -144,7 +146,7 @@ class Catalogue:
                 public("alerts", "Alert", "score", "you"),
                 public("dead_letters", "original bytes", "card label", "you", key="as it came"),
                 public("models", "Snapshot", "learn", "score learn", key="model", partitions=1),
-                public("control", "event", "you", "score learn", key="model", partitions=1),
+                public("control", "Move", "you observe", "score learn observe", key="model", partitions=1),
                 public(
                     "metrics",
                     "Window, Drift, Quality, event",

@@ -11,7 +11,7 @@ from monitoring.concept import change_point, log_loss
 from monitoring.funnel import ratio
 from monitoring.limits import QUIET_DAYS
 from monitoring.live_quality import DAY_MS, DAYS, DayQuality
-from monitoring.tallies import Tally, add
+from monitoring.tallies import Tally, add, total
 from streams.stages.alignment import NEVER
 
 #: Decided transactions are waited for so long by event time, should a partition of labels be silent.
@@ -76,6 +76,7 @@ class JudgedDays:
             "metric": "quality",
             "end": (day + 1) * DAY_MS,
             "models": {role: _model(each) for role, each in sorted(quality.get(day, {}).items())},
+            "decisions": _decisions(total(self._tallies[each] for each in days)),
             "labels": _labels(self._tallies[day]),
             "alarms": [{"kind": kind, "name": name} for kind, name in fresh],
             "raised": [{"kind": kind, "name": name} for kind, name in sorted(changed)],
@@ -126,6 +127,18 @@ def _model(day: DayQuality) -> dict[str, Any]:
         "roc_auc": day.scores.roc_auc(),
         "calibration_error": day.scores.calibration_error(),
         "log_loss": log_loss(day.scores),
+    }
+
+
+def _decisions(tally: Tally) -> dict[str, Any]:
+    """Alerts, held back or not, beside the outcomes of these days."""
+    outcomes, caught = tally.get("outcomes", 0), tally.get("caught", 0)
+    alerts, frauds = tally.get("alerts_known", 0), tally.get("frauds", 0)
+    return {
+        "outcomes": outcomes,
+        "agreement": ratio(outcomes - alerts - frauds + 2 * caught, outcomes),
+        "precision": ratio(caught, alerts),
+        "recall": ratio(caught, frauds),
     }
 
 

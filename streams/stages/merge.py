@@ -16,6 +16,7 @@ from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
 from streams.stages.drift_state import DriftState, filling
+from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import Step
 from streams.stages.merge_core import MergeCore
 from streams.stages.merge_gauges import MergeGauges
@@ -37,10 +38,11 @@ MOST_RECORDS = 250
 class MergeWork:
     """The one partition of parts, and of outcomes."""
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog, gates: GateWatch) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
+        self._gates = gates
         self._core = MergeCore()
         self._gauges = MergeGauges(context.metrics)
         self._step = MergeStep()
@@ -89,11 +91,14 @@ class MergeWork:
         rows = columns.decode(value)
         require_spec(rows, self._context.spec.digest)
         self._core.outcomes(self.state, self._step, rows)
+        self._gates.outcomes(rows)
 
     def _go_on(self) -> Iterator[Step]:
         now = self._context.clock()
         if self._unsaved and (now - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED):
             yield from self._save()
+        if outputs := self._gates.judge(self.state.reached):
+            yield Step(outputs)
         if now - self._shown_at >= SHOW_SECONDS:
             self._shown_at = now
             self._gauges.windows(self._core.current(self.state))
@@ -125,8 +130,3 @@ class MergeWork:
             outputs = [Output(topic, 0, f"quality/{record['end']}".encode(), encode(record))]
             yield Step(outputs, encode_step(evaluated))
             self._gauges.day(record)
-
-    def held(self) -> tuple[int, int]:
-        """Parts held, and about how many bytes they and the qualities take."""
-        parts = sum(len(held) for slots in self.state.parts.values() for held in slots.values())
-        return parts, parts * 2048 + sum(len(held) for held in self.state.quality.values()) * 200_000

@@ -60,6 +60,7 @@ class MergeGauges:
         for alarm in record["alarms"]:
             metrics.drift_alarms.add(1, alarm["kind"])
         metrics.concept_raised.replace({(each["kind"], each["name"]): 1.0 for each in record["raised"]})
+        metrics.decision_agreement.set(record["decisions"]["agreement"])
         metrics.base_rate.set(record["labels"]["base_rate"])
         sources = record["labels"]["sources"].items()
         metrics.label_coverage.replace({(source,): each["coverage"] for source, each in sources})
@@ -117,7 +118,7 @@ class MergeGauges:
             metrics.card_precision, metrics.feature_drift, metrics.score_drift, metrics.drift_raised,
             metrics.concept_raised, metrics.base_rate, metrics.label_coverage, metrics.estimated_base_rate,
             metrics.estimated_precision, metrics.alert_rate, metrics.outcome_precision,
-            metrics.outcome_recall,
+            metrics.outcome_recall, metrics.decision_agreement, metrics.gates_failed,
         )  # fmt: skip
         for gauge in gauges:
             gauge.forget()

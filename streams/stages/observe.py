@@ -3,7 +3,7 @@
 Two loops. *Partitions* read scored rows and feedback (key: card), sum them by slots of event time
 (`observe_core.py`) and send the parts that have changed to a topic with one partition. The *merge* reads
 those parts and the outcomes (`merge_core.py`), writes a record for every window to the metrics topic, and
-sets the gauges; it runs in one worker at a time.
+sets the gauges, and moves the canary as the gates say (`gate_watch.py`); it runs in one worker at a time.
 
 State: tallies and alerts of every partition; the latest parts of all (`observe_state.py`, `merge_state.py`).
 A part is sent whole and replaces the one before it, so that what is read or sent twice counts once. Breaks:
@@ -25,6 +25,8 @@ from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext, follow_assignment
+from streams.stages.control_feed import ControlFeed
+from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import StageLoop, Step
 from streams.stages.merge import MergeWork
 from streams.stages.observe_core import ObserveCore
@@ -44,10 +46,11 @@ _SHAPES_IN_MESSAGE = 32
 class ObserveWork:
     """One partition of cards."""
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog, gates: GateWatch) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
+        self._gates = gates
         self._core = ObserveCore()
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
         self._saved_at = context.clock()
@@ -82,7 +85,6 @@ class ObserveWork:
                 self._feedback(batch)
             batch.release()
             self._unsaved.append(batch)
-        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "observe")
         if began - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED:
             yield from self._save()
 
@@ -91,7 +93,9 @@ class ObserveWork:
             if record.offset >= self.state.positions.get("scored", 0):
                 rows = columns.decode(record.value or b"")
                 require_spec(rows, self._context.spec.digest)
-                self._uncounted.append(self._core.scored(self.state, self._step, rows))
+                fresh = self._core.scored(self.state, self._step, rows)
+                self._gates.scored(fresh)
+                self._uncounted.append(fresh)
         self._core.move(self.state, self._step, "scored", batch.next_offset)
 
     def _feedback(self, batch: RecordBatch) -> None:
@@ -124,11 +128,6 @@ class ObserveWork:
         for batch in saved:
             batch.finish()
 
-    def held(self) -> tuple[int, int]:
-        """Slots and alerts held, and about how many bytes they take."""
-        slots = sum(len(held) for held in self.state.tallies.values())
-        return slots + len(self.state.alerts), slots * 2048 + len(self.state.alerts) * 512
-
 
 class Observing:
     """The loops of the stage; `works` are the partitions."""
@@ -142,22 +141,28 @@ class Observing:
         await self.merge.stop()
 
 
-def attach(app: faust.App, context: StageContext) -> Observing:
-    """Read what there is to observe."""
+def attach(app: faust.App, context: StageContext, control: ControlFeed) -> Observing:
+    """Read what there is to observe.
+
+    Raises:
+        SettingsError: the key of the control topic cannot be used.
+    """
+    gates = GateWatch(context, control)
     broker, outputs = context.settings.broker, context.outputs
     log = Changelog(context.name("observe-state"), broker, outputs)
     partitions = StageLoop(
         "observe",
-        lambda partition: ObserveWork(partition, context, log),
+        lambda partition: ObserveWork(partition, context, log, gates),
         outputs,
         log,
         app.crash,
         most=MOST_MESSAGES,
+        report=context.report("observe"),
     )
     merge_log = Changelog(context.name("merge-state"), broker, outputs)
     merge = StageLoop(
         "merge",
-        lambda partition: MergeWork(partition, context, merge_log),
+        lambda partition: MergeWork(partition, context, merge_log, gates),
         outputs,
         merge_log,
         app.crash,

@@ -42,6 +42,8 @@ def add_day(
         {
             "outcomes": rows,
             "frauds": 300 + int(random.integers(-20, 20)),
+            "alerts_known": 200,
+            "caught": 150,
             "labels@source:chargeback": labelled * 10 + noise,
             "label_ms@source:chargeback": (labelled * 10 + noise) * (delay + wiggle),
         },
@@ -78,6 +80,10 @@ def test_a_day_is_judged_when_all_of_it_is_decided() -> None:
     assert days.due(end) == [FIRST]
     record = days.evaluate(FIRST, quality)
     assert record["models"]["champion"]["outcomes"] == record["labels"]["outcomes"] == 4000
+    decisions, frauds = record["decisions"], record["labels"]["base_rate"] * 4000
+    assert decisions["precision"] == 0.75
+    assert decisions["recall"] == 150 / frauds
+    assert decisions["agreement"] == (4000 - 50 - (frauds - 150)) / 4000
     assert record["labels"]["sources"]["chargeback"]["coverage"] > 0.02
     assert days.due(end) == []
 
