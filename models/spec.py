@@ -48,7 +48,13 @@ WINDOWED = ("count", "sum", "mean", "std", "max", "amount_over_mean")
 """Aggregates with one column per window, beside the `distinct_<plural>` ones."""
 
 UNWINDOWED = ("seconds_since_last",)
-RUN_COLUMNS = ("fraud_run", "days_since_run", "genuine_since_fraud", "seconds_since_outcome")
+RUN_COLUMNS = (
+    "fraud_run",
+    "days_since_run",
+    "seconds_since_before_run",
+    "genuine_since_fraud",
+    "seconds_since_outcome",
+)
 AMOUNT_COLUMNS = ("amount", "amount_log")
 CALENDAR_COLUMNS = ("hour", "day_of_week", "weekend", "night")
 

@@ -34,14 +34,15 @@ RUN_REACH, LIMITS_SIZE = 7, 8
 # Kinds of output column.
 K_COUNT, K_SUM, K_MEAN, K_STD, K_MAX, K_OVER_MEAN, K_SINCE, K_DISTINCT = 0, 1, 2, 3, 4, 5, 6, 7
 K_RISK, K_RISK_COUNT, K_KNOWN, K_SINCE_FRAUD = 8, 9, 10, 11
-K_RUN, K_DAYS_RUN, K_GENUINE_SINCE, K_SINCE_OUTCOME = 12, 13, 14, 15
+K_RUN, K_DAYS_RUN, K_BEFORE_RUN, K_GENUINE_SINCE, K_SINCE_OUTCOME = 12, 13, 14, 15, 16
+RUN_KINDS = (K_RUN, K_DAYS_RUN, K_BEFORE_RUN, K_GENUINE_SINCE, K_SINCE_OUTCOME)
 
 # Rows of the accumulators, one column per window.
 A_COUNT, A_MATURE, A_FRAUDS, A_KNOWN, A_DISTINCT = 0, 1, 2, 3, 4
 A_SUM, A_SHIFTED, A_SQUARES, A_MAX = 0, 1, 2, 3
 
-# What is known of a row's latest run of frauds; days and age are -1 for none.
-R_LENGTH, R_DAYS, R_GENUINE, R_OUTCOME, RUN_SIZE = 0, 1, 2, 3, 4
+# What is known of a row's latest run of frauds; days and ages are -1 for none.
+R_LENGTH, R_DAYS, R_BEFORE, R_GENUINE, R_OUTCOME, RUN_SIZE = 0, 1, 2, 3, 4, 5
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
@@ -525,6 +526,7 @@ def scan_run(
                     node = next_known(frauds, int(frauds.next[node]), time, oldest)
                 if last > event_time:
                     run[R_DAYS] = time // DAY - last // DAY
+                    run[R_BEFORE] = time - event_time
                     return
             e -= 1
         chunk = int(events.prev[chunk])
@@ -589,6 +591,8 @@ def write_columns(
             value = float(run[R_LENGTH])
         elif kind == K_DAYS_RUN:
             value = float(run[R_DAYS] if run[R_DAYS] >= 0 else limits[RUN_REACH] // DAY + 1)
+        elif kind == K_BEFORE_RUN:
+            value = (run[R_BEFORE] if run[R_BEFORE] >= 0 else limits[RUN_REACH]) / 1000.0
         elif kind == K_GENUINE_SINCE:
             value = float(run[R_GENUINE])
         elif kind == K_SINCE_OUTCOME:
@@ -626,7 +630,7 @@ def process(
             known_horizon = oldest - plan.limits[KNOWN_RETENTION]
             since_fraud = scan_frauds(table, frauds, plan, place, rows.times[r], horizon, known_horizon, ints)
             if plan.limits[RUN_REACH] > 0:
-                run[R_LENGTH], run[R_DAYS] = 0, -1
+                run[R_LENGTH], run[R_DAYS], run[R_BEFORE] = 0, -1, -1
                 run[R_GENUINE], run[R_OUTCOME] = ints[A_MATURE, plan.risk_windows.shape[0] - 1], since_outcome
                 if place >= 0:
                     scan_run(table, events, frauds, plan, place, rows.times[r], horizon, run)

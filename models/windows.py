@@ -323,8 +323,7 @@ def _plan(entity: EntitySpec, lateness_ms: int) -> Plan:
         if risk.since_fraud:
             columns.append((kernels.K_SINCE_FRAUD, 0, 0))
         if risk.runs:
-            kinds = (kernels.K_RUN, kernels.K_DAYS_RUN, kernels.K_GENUINE_SINCE, kernels.K_SINCE_OUTCOME)
-            columns.extend((kind, 0, 0) for kind in kinds)
+            columns.extend((kind, 0, 0) for kind in kernels.RUN_KINDS)
     limits = np.zeros(kernels.LIMITS_SIZE, np.int64)
     limits[kernels.LATENESS] = lateness_ms
     limits[kernels.RETENTION] = entity.retention_ms

@@ -186,6 +186,10 @@ class WindowOracle:
         return {
             "fraud_run": len(run),
             "days_since_run": row.time // DAY - run[-1] // DAY if run else reach // DAY + 1,
+            "seconds_since_before_run": min(
+                [row.time - time for time in decided if run and time < run[-1]] + [reach]
+            )
+            / 1000,
             "genuine_since_fraud": sum(1 for time in decided if not run or time > run[0]),
             "seconds_since_outcome": min([row.time - time for time in decided] + [reach]) / 1000,
         }

@@ -325,16 +325,18 @@ def test_a_run_of_frauds_ends_at_the_first_genuine_outcome() -> None:
     feed(store, [day * DAY for day in range(6)], [1] * 6)
     for day in (2, 0, 3):  # in no order
         store.add_frauds(*fraud(id=1 + day, time=day * DAY, known_at=(day + 5) * DAY))
-    columns = ("fraud_run", "days_since_run", "genuine_since_fraud", "seconds_since_outcome")
+    columns = (
+        "fraud_run", "days_since_run", "seconds_since_before_run", "genuine_since_fraud", "seconds_since_outcome"
+    )  # fmt: skip
     found = []
     for time in (5 * DAY - 1, 8 * DAY - 1, 9 * DAY + DAY // 2):
         [row] = feed(store, [time], [1])
         known = dict(zip(store.entity.names, row, strict=True))
         found.append([known[f"card_{name}"] for name in columns])
     assert found == [
-        [0, 26, 0, 25 * DAY / 1000],
-        [1, 5, 0, (6 * DAY - 1) / 1000],
-        [2, 7, 1, (5 * DAY + DAY // 2) / 1000],
+        [0, 26, 25 * DAY / 1000, 0, 25 * DAY / 1000],
+        [1, 5, (7 * DAY - 1) / 1000, 0, (6 * DAY - 1) / 1000],
+        [2, 7, 8.5 * DAY / 1000, 1, 5.5 * DAY / 1000],
     ]
 
 
