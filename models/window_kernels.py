@@ -491,8 +491,8 @@ def scan_run(
     horizon: int,
     run: Ints,
 ) -> None:
-    """The latest run of known frauds: back from the newest one to where an event that is decided, and no fraud,
-    lies between two of them. One pass over frauds and events, both newest first.
+    """The latest run of known frauds: back from the newest one to where an event that is decided, and no
+    fraud, lies between two of them. One pass over frauds and events, both newest first.
 
     Leaves `run` as it is where no fraud is known.
     """

@@ -23,6 +23,8 @@ from streams.stages.columns import Columns
 
 #: Outcomes learned between two chances for others to run.
 SLICE = 8
+#: Seconds that a learner may take for itself before others get a chance to run.
+PATIENCE = 0.05
 #: Transactions whose verdict is remembered, so that none is learned twice.
 REMEMBERED = 200_000
 
@@ -129,6 +131,9 @@ class LearnCore:
             if step > state.published_at:
                 yield self._publish(state, step)
                 continue
+            for learner in state.learners.values():
+                while not learner.ready(PATIENCE):
+                    yield []
             heapq.heappop(state.waiting)
             if self._is_new(state, transaction, fraud):
                 self._learn(state, np.frombuffer(features), fraud, wanted)

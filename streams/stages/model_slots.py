@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from models.deployment import Deployment, Shadow
@@ -22,7 +23,8 @@ def build_learners(models: Models, spec: FeatureSpec) -> dict[str, Learner]:
     """A fresh learner for every slot, by model name.
 
     Raises:
-        SettingsError: a slot names an unknown kind or an option that its learner does not have.
+        SettingsError: a slot names an unknown kind, one whose library is not installed, or an option that its
+            learner does not have.
     """
     return {slot.name: _learner(slot, spec) for slot in _slots(models)}
 
@@ -35,10 +37,24 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
     place = f"models, {slot.name!r}"
     if slot.kind not in LEARNERS:
         raise SettingsError(f"{place}: unknown kind {slot.kind!r}; known are {', '.join(sorted(LEARNERS))}")
+    _require_library(LEARNERS[slot.kind], f"{place}: kind {slot.kind!r}")
     try:
         return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
+
+
+def _require_library(kind: type[Learner], place: str) -> None:
+    if not kind.library:
+        return
+    try:
+        import_module(kind.library)
+    except ImportError:
+        raise SettingsError(
+            f"{place} needs {kind.library}, which is not installed: pip install 'fraudstream[{kind.extra}]'"
+        ) from None
+    except OSError as error:  # the package is there and a library of the system is not
+        raise SettingsError(f"{place} needs {kind.library}, which cannot be loaded: {error}") from None
 
 
 def checkpoint_key(models: Models) -> bytes:

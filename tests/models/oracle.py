@@ -177,7 +177,7 @@ class WindowOracle:
         reach = delay + max(ms(text) for text in _texts(risk["windows"]))
         oldest = max(row.time - reach, watermark - self.lateness - self.reach)
         decided = [r.time for r in before if oldest < r.time <= row.time - delay]
-        frauds = sorted((f.time for f in reports if oldest < f.time <= row.time and f.known_at <= row.time))
+        frauds = sorted(f.time for f in reports if oldest < f.time <= row.time and f.known_at <= row.time)
         run = frauds[-1:]
         for older in reversed(frauds[:-1]):
             if any(older < time < run[-1] for time in decided):

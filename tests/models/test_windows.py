@@ -326,8 +326,12 @@ def test_a_run_of_frauds_ends_at_the_first_genuine_outcome() -> None:
     for day in (2, 0, 3):  # in no order
         store.add_frauds(*fraud(id=1 + day, time=day * DAY, known_at=(day + 5) * DAY))
     columns = (
-        "fraud_run", "days_since_run", "seconds_since_before_run", "genuine_since_fraud", "seconds_since_outcome"
-    )  # fmt: skip
+        "fraud_run",
+        "days_since_run",
+        "seconds_since_before_run",
+        "genuine_since_fraud",
+        "seconds_since_outcome",
+    )
     found = []
     for time in (5 * DAY - 1, 8 * DAY - 1, 9 * DAY + DAY // 2):
         [row] = feed(store, [time], [1])
