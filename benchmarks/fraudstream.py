@@ -90,4 +90,6 @@ def absent() -> str | None:
     return None if importlib.util.find_spec("streams.cli") else "streams.cli is not there"
 
 
-CONTENDER = Contender("fraudstream", command, absent, prepare)
+#: What the card stage hands on, and the score stage reads.
+HOP_TOPIC = "fraud.internal.by-terminal.v1"
+CONTENDER = Contender("fraudstream", command, absent, prepare, begins=HOP_TOPIC)

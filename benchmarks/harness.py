@@ -51,6 +51,8 @@ class Contender:
     """A pipeline to measure: its command, what it needs beforehand, and why it cannot run if it cannot.
 
     `absent` gives the reason or None. `prepare` runs with the broker up, before the backlog is seeded.
+    `begins` is the topic on which its first record shows that it has begun: the one between the stages of a
+    pipeline that has several, or what the first has done before the last one begins would not be counted.
     """
 
     name: str
@@ -58,14 +60,15 @@ class Contender:
     absent: Callable[[], str | None]
     prepare: Callable[[Run], None] | None = None
     version: Callable[[], str | None] = lambda: None
+    begins: str = SCORES
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run. Rates run from the first sight of outputs to the last output; CPU and counts cover the same
-    span.
+    """One run. Rates run from the first sight of records on the contender's `begins` to the last output; CPU
+    and counts cover the same span.
 
-    `start_seconds` is from the start of the process to the first output.
+    `start_seconds` is from the start of the process to that first sight.
     """
 
     outputs: int
@@ -87,15 +90,17 @@ async def _watch(
 ) -> Measurement:
     marks = kafka.Watermarks(run.broker, SCORES, run.partitions)
     await marks.start()
+    begins = kafka.Watermarks(run.broker, contender.begins, run.partitions)
+    await begins.start()
     begun = time.monotonic()
     process = ContenderProcess(contender.command(run), run.environment(), run.directory)
     try:
         peak, sampled = 0, begun
         first: tuple[float, int, Usage] | None = None
         while True:
+            if first is None and await begins.total() > 0:
+                first = (time.monotonic(), await marks.total(), process.usage())
             held, now = await marks.total(), time.monotonic()
-            if first is None and held > 0:
-                first = (now, held, process.usage())
             if now - sampled > 0.5:
                 peak, sampled = max(peak, process.usage().rss_bytes), now
             if process.exit_code() is not None:
@@ -110,6 +115,7 @@ async def _watch(
     finally:
         process.stop()
         await marks.stop()
+        await begins.stop()
     started, before, usage = first
     span, counted = now - started, held - before
     if counted <= 0 or span <= 0:

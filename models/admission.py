@@ -25,6 +25,7 @@ or until `max_ids` newer ones have come. The watermark is the largest believable
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -90,6 +91,11 @@ class Admission:
         return int(self._state[_WATERMARK])
 
     @property
+    def settled_watermark(self) -> int:
+        """The watermark once it can no longer step back, `NO_WATERMARK` before: what others may rely on."""
+        return NO_WATERMARK if self._state[_PROBATION] == 1 else self.watermark
+
+    @property
     def n_ids(self) -> int:
         """Transaction ids remembered."""
         return int(self._state[_HELD])
@@ -133,6 +139,26 @@ class Admission:
                 ids[rows], cards[rows], event_times[rows], record_times[rows], status[rows], watermarks[rows],
             )  # fmt: skip
         return status, watermarks
+
+    def admit_again(
+        self, limits: Sequence[int], ids: Words, cards: Words, event_times: Ints, record_times: Ints
+    ) -> None:
+        """Rows that were admitted under other limits, in order; as they were admitted then.
+
+        Args:
+            limits: what `time_limits` was.
+        """
+        today = self._limits
+        self._limits = np.array([*limits, today[_MAX_IDS]], np.int64)
+        try:
+            self.admit(ids, cards, event_times, record_times)
+        finally:
+            self._limits = today
+
+    @property
+    def time_limits(self) -> list[int]:
+        """Lateness, tolerance, jump and horizon, in milliseconds."""
+        return [int(limit) for limit in self._limits[:_MAX_IDS]]
 
     def _reserve(self, rows: int) -> None:
         """Room for that many more ids, or for `max_ids`."""

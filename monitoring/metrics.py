@@ -18,6 +18,7 @@ LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmat
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
 DRIFT_KINDS = ("data", "score", "concept", "label")
+DROPPED = ("transaction_ids", "window_events", "known_frauds")
 SHADOW_FAULTS = ("raised", "not_finite", "slow")
 
 # 0.1 s, the service level objective for a decision, is an edge of both latency histograms.
@@ -143,6 +144,14 @@ METRICS: tuple[Definition, ...] = (
         "Memory of the state arrays.",
         "rising without end.",
         labels=("stage",), children=_each(STAGES)),
+    Definition("fraud_state_dropped", "gauge", "entries",
+        "Entries that the states here have given up before their time, for a limit: transaction ids for "
+        "time.dedupe_max_ids, events of a key's windows, known frauds of a key.",
+        "any increase: duplicates pass, or windows miss what they should hold.",
+        labels=("what",), children=_each(DROPPED)),
+    Definition("fraud_undecided_lost_total", "counter", "messages",
+        "Messages of scored rows that were gone before they could be decided.",
+        "any increase: the label stage was away for longer than topics.retention allows.",),
     Definition("fraud_feature_drift", "gauge", "ratio",
         "Distance of a feature's recent distribution from its reference.",
         "psi above 0.2.",
@@ -226,6 +235,8 @@ class Metrics:
         self.alignment_overdue = counter("fraud_alignment_overdue_total")
         self.state_keys = gauge("fraud_state_keys")
         self.state_bytes = gauge("fraud_state_bytes")
+        self.state_dropped = gauge("fraud_state_dropped")
+        self.undecided_lost = counter("fraud_undecided_lost_total")
         self.feature_drift = gauge("fraud_feature_drift")
         self.score_drift = gauge("fraud_score_drift")
         self.drift_alarms = counter("fraud_drift_alarms_total")

@@ -22,9 +22,9 @@ import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from models.spec import FeatureSpec
-from models.spec_reading import SpecError
 from monitoring.metrics import Metrics
 from streams.errors import SettingsError
+from streams.feature_settings import catalogue_of, feature_spec
 from streams.kafka.batching import BatchingOptions, create_app
 from streams.kafka.connection import security_options
 from streams.kafka.outputs import Outputs
@@ -34,10 +34,8 @@ from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import build_learners
-from streams.topics import Catalogue
+from streams.stages.rows import LARGEST_MESSAGE
 
-#: Internal topics take messages of up to 16 MiB; the largest sent are chunks of 4096 rows.
-LARGEST_RECORD = 12 * 1024 * 1024
 STAGES = ("card", "score", "label", "learn", "observe")
 
 
@@ -56,28 +54,6 @@ class Flow:
     def outputs(self) -> list[Outputs]:
         """The producers, not started."""
         return [context.outputs for context in self.contexts.values()]
-
-
-def feature_spec(settings: Settings) -> FeatureSpec:
-    """The feature spec of the settings.
-
-    Raises:
-        SettingsError: it cannot be used; the message names the key.
-    """
-    try:
-        spec = FeatureSpec.from_mapping(settings.features) if settings.features else FeatureSpec.default()
-    except SpecError as error:
-        raise SettingsError(str(error)) from error
-    if spec.entities[0].key != "card_id":
-        raise SettingsError("features.entities[0].key: the first entity is the card, keyed by card_id")
-    if len(spec.entities) > 2:
-        raise SettingsError("features.entities: at most two entities, the card and one more")
-    return spec
-
-
-def catalogue_of(settings: Settings, spec: FeatureSpec) -> Catalogue:
-    """The topics for these settings."""
-    return Catalogue.from_settings(settings, (spec.entities[-1].name,))
 
 
 def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
@@ -104,7 +80,8 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
     for stage in STAGES:
         if stage in stages:
             app = flow.apps[stage] = create_app(
-                f"fraudstream-{stage}",
+                # With other internal topics everything is read anew: the offsets go with the state.
+                f"{settings.topics.internal_prefix}.{stage}",
                 settings.broker.bootstrap,
                 options=_batching(stage, settings),
                 session_timeout=settings.worker.session_timeout / 1000,
@@ -114,7 +91,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
             outputs = Outputs(
                 settings.broker.bootstrap,
                 security=security_options(settings.broker),
-                max_record_bytes=LARGEST_RECORD,
+                max_record_bytes=LARGEST_MESSAGE,
             )
             context = flow.contexts[stage] = StageContext(settings, spec, catalogue, outputs, metrics)
             flow.parts[stage] = _attach(stage, app, context, feed)

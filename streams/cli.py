@@ -40,6 +40,7 @@ from streams.commands.replay import replay
 from streams.commands.topics import topics
 from streams.errors import FraudstreamError, TopicMismatch, TopicMissing
 from streams.settings import Settings, load
+from streams.times import rfc3339
 
 
 class _Group(click.Group):
@@ -100,6 +101,7 @@ def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
         "worker",
         "worker --stages card,score --metrics-port 9465",
         "worker --config fraud.toml --broker kafka:9092",
+        "--log-level debug worker",
     )
 )
 @click.option(
@@ -109,7 +111,11 @@ def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     show_default=True,
     help="The stages this worker runs.",
 )
-@click.option("--metrics-port", type=int, help="Port of /metrics, /livez and /readyz; 0 takes a free one.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Port of /metrics, /livez and /readyz; 0 takes a free one; overrides worker.metrics_port (9464).",
+)
 @CONFIG
 @BROKER
 def worker(
@@ -153,7 +159,10 @@ async def _require_topics(settings: Settings) -> None:
             )
 
 
-@main.command(epilog=examples("broker --port 9092", "broker --port 0"))
+@main.command(
+    short_help="Run the embedded broker, for trying things out.",
+    epilog=examples("broker --port 9092", "broker --port 0"),
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
@@ -173,10 +182,11 @@ def broker(port: int) -> None:
 
 
 @main.command(
+    short_help="Score a history without a broker; print AUC, AP, CP@100.",
     epilog=examples(
         "backtest history.parquet --from 2018-08-08 --to 2018-09-05",
         "backtest a.csv b.csv --mapping mine.toml --json",
-    )
+    ),
 )
 @FILES
 @click.option("--from", "start", type=DATE, callback=moment, help="Evaluate from this date on (UTC).")
@@ -204,13 +214,15 @@ def backtest(
     FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields. Everything
     before --from warms the windows and the models up.
     """
-    from streams.app import feature_spec
     from streams.commands.progress import progress_bar
+    from streams.contract.transaction_columns import between
+    from streams.feature_settings import feature_spec
     from streams.history import backtest_report
     from streams.history.backtest import Backtest
     from streams.history.reading import count_rows, id_column, read_history
-    from streams.history.transaction_columns import between
 
+    if start is not None and end is not None and start >= end:
+        raise click.UsageError("--from is not before --to")
     delay = options.label_delay(settings, label_delay)
     run = Backtest(settings, feature_spec(settings), label_delay=delay)
     batches = read_history(files, mapping)
@@ -221,13 +233,28 @@ def backtest(
     if scores is not None:
         backtest_report.write_scores(result, scores, id_column(files, mapping))
     document = backtest_report.report(result, start, end)
+    if not document["evaluated"]:
+        times = result.event_time
+        held = (
+            f"is from {rfc3339(int(times.min()))} to {rfc3339(int(times.max()))}"
+            if len(times)
+            else "is empty"
+        )
+        options.warn(f"nothing to evaluate: what was scored of the history {held}; see --from and --to")
     if as_json:
         click.echo(json.dumps(document))
     else:
         backtest_report.show(document)
 
 
-@main.command()
+@main.command(
+    short_help="Run everything on this machine for a simulated stream.",
+    epilog=examples(
+        "demo --transactions 20000 --json",
+        "demo --rate 0 --drift",
+        "demo --data payments.csv --mapping payments.toml --config fraud.toml",
+    ),
+)
 @click.option(
     "--transactions",
     type=click.IntRange(1000),

@@ -26,14 +26,14 @@ import orjson
 from rich.console import Console
 from rich.live import Live
 
-from streams.app import catalogue_of, feature_spec
 from streams.commands.admin import create_topics
 from streams.contract.codecs import encode
+from streams.contract.transaction_columns import TransactionColumns
 from streams.demo_tally import Tally, count_score, summary, view
 from streams.errors import FraudstreamError
+from streams.feature_settings import catalogue_of, feature_spec
 from streams.history.analysts import Analysts
 from streams.history.replay import Pace, ReplayTopics, replay
-from streams.history.transaction_columns import TransactionColumns
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.connection import client_options
 from streams.kafka.outputs import Output, Outputs, partition_for

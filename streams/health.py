@@ -2,8 +2,8 @@
 
 Liveness asks whether a restart would help: the loop turns, and messages that wait are being worked off. A
 broker that is away is no reason to restart. Readiness asks whether the worker does its work now: partitions
-assigned, state restored, a model present, the broker within reach. Answers name checks and their state,
-nothing else.
+assigned, state restored, a champion that does not fail, the broker within reach. Answers name checks and
+their state, nothing else.
 """
 
 from __future__ import annotations

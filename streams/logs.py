@@ -85,21 +85,18 @@ class _Kind:
 
 
 def readable(record: logging.LogRecord) -> bool:
-    """A filter: False for what says nothing to a user; errors raised on purpose lose their traceback.
+    """A filter: False for what says nothing to a user.
 
-    Says nothing: what libraries say of a rebalance that goes as it should, and that a task of theirs was
-    cancelled.
+    Says nothing: what libraries say of a rebalance that goes as it should, that a task of theirs was
+    cancelled, and that an error raised on purpose is on its way up: it ends the command, which says it in one
+    line.
     """
     if record.msg in _ROUTINE:
         return False
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, asyncio.CancelledError):
         return record.name.partition(".")[0] not in LIBRARIES
-    if isinstance(error, FraudstreamError):
-        message = record.getMessage()
-        record.msg = message if str(error) in message else f"{message}: {error}"
-        record.args = record.exc_info = record.exc_text = None
-    return True
+    return not isinstance(error, FraudstreamError)
 
 
 def configure(level: Level) -> None:

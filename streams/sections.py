@@ -97,7 +97,7 @@ class Topics(Section):
     metrics: TopicName = "fraud.metrics.v1"
     """Statistical metrics."""
     internal_prefix: TopicName = "fraud.internal"
-    """Start of the names of internal topics."""
+    """Start of the names of internal topics and of consumer groups; another one starts afresh."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 4
     """Partitions of every topic of the flow; cannot be changed once there is state."""
     replication: Annotated[int, Field(ge=1, le=9)] = 1
@@ -158,7 +158,7 @@ class Alignment(Section):
     """Waiting of a stage for its other inputs."""
 
     live_within: Duration = 60 * SECOND
-    """Records younger than this by the wall clock never wait."""
+    """A partition whose records are all younger than this by the wall clock never waits."""
     idle_after: Duration = 5 * SECOND
     """An input without progress for so long is not waited for."""
     max_buffered_rows: Annotated[int, Field(ge=1_000)] = 500_000

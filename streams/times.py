@@ -35,8 +35,13 @@ def rfc3339(time: int) -> str:
 
 def time_hint(time: int) -> str:
     """What a number outside the accepted range looks like, as the cure to show."""
-    for unit, factor in (("seconds", 1_000.0), ("microseconds", 1e-3), ("nanoseconds", 1e-6)):
-        if MIN_TIME <= time * factor < MAX_TIME:
+    # In integers: a number can be too long for a float.
+    for unit, low, high in (
+        ("seconds", MIN_TIME // SECOND, MAX_TIME // SECOND),
+        ("microseconds", MIN_TIME * 1_000, MAX_TIME * 1_000),
+        ("nanoseconds", MIN_TIME * 1_000_000, MAX_TIME * 1_000_000),
+    ):
+        if low <= time < high:
             return f"looks like epoch {unit}, send milliseconds"
     return "outside the years 2000 to 2100"
 

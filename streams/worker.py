@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError
@@ -18,6 +18,7 @@ from monitoring.metrics import CONTENT_TYPE
 from streams.app import STAGES, Flow, build
 from streams.errors import FraudstreamError, SettingsError
 from streams.health import HealthServer, Progress
+from streams.kafka import absence
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
 from streams.logs import NOTICE
@@ -31,6 +32,8 @@ _SAMPLE_SECONDS = 1.0
 #: Samples that agree after a rebalance: the stages of a worker rebalance one after the other.
 _AT_REST = 3
 _CLOSING_SECONDS = 5.0
+#: A worker ends when there has been no broker for so long.
+_AWAY_SECONDS = 30.0
 
 
 class BrokerLost(FraudstreamError):
@@ -73,8 +76,9 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         for part in flow.parts.values():
             # Before the producer goes: whatever a partition is still working on may want to send.
             stack.push_async_callback(part.stop)
-        sampler = asyncio.create_task(health.sample(), name="health")
-        stack.callback(sampler.cancel)
+        crash = next(iter(flow.apps.values())).crash
+        for task in (health.sample(), absence.watch(flow.outputs, crash, after=_AWAY_SECONDS)):
+            stack.callback(asyncio.create_task(task).cancel)
         try:
             received = await run_apps(list(flow.apps.values()), handle_signals=True)
             reachable = _reachable(flow)
@@ -121,14 +125,20 @@ class Health:
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._progress = Progress()
-        self._processed = 0
+        self._progress = {stage: Progress() for stage in flow.apps}
+        self._processed = dict.fromkeys(flow.apps, 0)
         self._finished: dict[tuple[str, str, int], int] = {}
         self._announced = ""
         self._held: deque[str] = deque(maxlen=_AT_REST)
+        #: topic and partition of the lags that are told
+        self._lags: set[tuple[str, str]] = set()
 
     def live(self) -> tuple[bool, str]:
-        return self._progress.check(int(asyncio.get_event_loop().time() * 1000))
+        """Every stage for itself: one that is stuck must not hide behind the others."""
+        now = int(asyncio.get_event_loop().time() * 1000)
+        checks = {stage: progress.check(now) for stage, progress in self._progress.items()}
+        failing = {stage: check for stage, check in checks.items() if not check[0]}
+        return not failing, "; ".join(f"{stage}: {told}" for stage, (_, told) in (failing or checks).items())
 
     def assigned(self) -> tuple[bool, str]:
         held = {stage: len(transport_of(app).progress()) for stage, app in self._flow.apps.items()}
@@ -138,10 +148,14 @@ class Health:
         return True, ", ".join(f"{stage} {count}" for stage, count in held.items())
 
     def model(self) -> tuple[bool, str]:
+        """What scores in the partitions here; failing while a champion does and the rules stand in for it."""
         if "score" not in self._flow.apps:
             return True, "no score stage here"
-        versions = {name: snapshot.version for name, snapshot in self._flow.feed.latest.items()}
-        return True, ", ".join(f"{name} v{version}" for name, version in versions.items()) or "rules stand in"
+        works = list(self._flow.parts["score"].works.values())
+        models = sorted({model for work in works for model in work.models})
+        told = ", ".join(f"{role} {name} v{version}" for role, name, version in models)
+        failed = any(work.stood_in for work in works)
+        return not failed, f"champion failed, rules stand in; {told}" if failed else told or "no partitions"
 
     def broker(self) -> tuple[bool, str]:
         answers = self._broker_answers()
@@ -151,30 +165,42 @@ class Health:
         return _reachable(self._flow)
 
     async def sample(self) -> None:
-        """Until cancelled."""
+        """Look every second, until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(_SAMPLE_SECONDS)
+
+    def look(self) -> None:
+        """Take in where the partitions are."""
         metrics = self._flow.metrics
         loop = asyncio.get_running_loop()
-        while True:
-            lag = count = 0
-            ages = []
-            for stage, app in self._flow.apps.items():
-                for tp, progress in transport_of(app).progress().items():
-                    count += 1
-                    key = (stage, tp.topic, tp.partition)
-                    done = progress.finished or 0
-                    if progress.lag:
-                        ages.append(loop.time() - progress.progressed_at)
-                    self._processed += max(0, done - self._finished.get(key, done))
-                    self._finished[key] = done
-                    if progress.lag is not None:
-                        lag += progress.lag
-                        metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
-            metrics.assigned_partitions.set(count)
-            metrics.commit_age.set(max(ages, default=0.0))
-            self._sample_state()
-            self._progress.sample(int(loop.time() * 1000), self._processed, lag, self._broker_answers())
-            self._announce()
-            await asyncio.sleep(_SAMPLE_SECONDS)
+        count = 0
+        ages = []
+        lags = set()
+        for stage, app in self._flow.apps.items():
+            lag = 0
+            for tp, progress in transport_of(app).progress().items():
+                count += 1
+                key = (stage, tp.topic, tp.partition)
+                done = progress.finished or 0
+                if progress.lag:
+                    ages.append(loop.time() - progress.progressed_at)
+                self._processed[stage] += max(0, done - self._finished.get(key, done))
+                self._finished[key] = done
+                if progress.lag is not None:
+                    lag += progress.lag
+                    lags.add((tp.topic, str(tp.partition)))
+                    metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
+            self._progress[stage].sample(
+                int(loop.time() * 1000), self._processed[stage], lag, self._broker_answers()
+            )
+        for gone in self._lags - lags:
+            metrics.lag_messages.forget(*gone)
+        self._lags = lags
+        metrics.assigned_partitions.set(count)
+        metrics.commit_age.set(max(ages, default=0.0))
+        self._sample_state()
+        self._announce()
 
     def _announce(self) -> None:
         """A line when the worker is ready, and whenever it has come to hold other partitions."""
@@ -197,6 +223,7 @@ class Health:
     def _sample_state(self) -> None:
         metrics = self._flow.metrics
         unaccounted = 0
+        dropped: Counter[str] = Counter()
         for stage, part in self._flow.parts.items():
             if not isinstance(part, StageLoop) or stage == "learn":
                 continue
@@ -207,7 +234,11 @@ class Health:
                 metrics.pending_labels.set(sum(len(work.state.verdicts) for work in part.works.values()))
             else:
                 unaccounted += sum(work.unaccounted for work in part.works.values())
+                for work in part.works.values():
+                    dropped.update(work.dropped())
         metrics.unaccounted.set(unaccounted)
+        for what, entries in dropped.items():
+            metrics.state_dropped.set(entries, what)
 
 
 def _version() -> str:

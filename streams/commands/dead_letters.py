@@ -37,6 +37,7 @@ def dead_letters() -> None:
 
 @dead_letters.command(
     "list",
+    short_help="Print the dead letters, the latest last, and counts by code.",
     epilog=examples("dead-letters list --limit 5", "dead-letters list --json | jq .by_code"),
 )
 @click.option(
@@ -93,11 +94,12 @@ async def _read(settings: Settings, limit: int) -> tuple[list[DeadLetter], Count
 
 
 @dead_letters.command(
+    short_help="Publish the original records again, where they came from.",
     epilog=examples(
         "dead-letters redrive --dry-run",
         "dead-letters redrive --code attribute_missing --before 2026-03-01T12:00:00",
         "dead-letters redrive --limit 10 --json",
-    )
+    ),
 )
 @click.option(
     "--code",
@@ -143,11 +145,12 @@ def redrive(
         click.echo(json.dumps(document | by_topic))
         return
     verb = "would publish" if dry_run else "published"
-    click.echo(f"{verb} {done.published.total()} records again")
-    for topic, count in sorted(done.published.items()):
-        click.echo(f"{count:>8}  to {topic}")
-    for reason, count in done.skipped.most_common():
-        click.echo(f"{count:>8}  skipped, {_REASONS[reason]}")
+    count = done.published.total()
+    click.echo(f"{verb} {count} {'record' if count == 1 else 'records'} again")
+    for topic, each in sorted(done.published.items()):
+        click.echo(f"{each:>8}  to {topic}")
+    for reason, each in done.skipped.most_common():
+        click.echo(f"{each:>8}  skipped, {_REASONS[reason]}")
 
 
 async def _redrive(

@@ -97,7 +97,7 @@ def _requirements() -> list[Requirement]:
 
 def check_settings(settings: Settings) -> Check:
     """The feature spec and the learners of the settings can be built."""
-    from streams.app import feature_spec
+    from streams.feature_settings import feature_spec
     from streams.stages.model_slots import build_learners
 
     try:
@@ -119,7 +119,7 @@ async def _check_port(address: str) -> Check:
             name, "failed", f"no answer in {_PORT_SECONDS:g} s", "look at the address and the firewall"
         )
     except OSError as error:
-        cure = "start a broker (`fraudstream broker`) or correct broker.bootstrap"
+        cure = "start a broker (`fraudstream broker`) or correct broker.bootstrap or --broker"
         return Check(name, "failed", error.strerror or type(error).__name__, cure)
     writer.close()
     return Check(name, "ok", f"open, {(time.perf_counter() - began) * 1000:.0f} ms")
@@ -166,8 +166,8 @@ async def _check_topics(settings: Settings) -> Check:
 
 
 async def _check_models(settings: Settings) -> Check:
-    from streams.app import feature_spec
     from streams.commands.model_versions import read_versions
+    from streams.feature_settings import feature_spec
 
     try:
         versions = await read_versions(settings)

@@ -13,7 +13,10 @@ from streams.commands.tables import printable
 _MARKS = {"ok": "ok    ", "failed": "FAILED", "skipped": "-     "}
 
 
-@click.command(epilog=examples("doctor", "doctor --broker kafka:9092", "doctor --json | jq .ok"))
+@click.command(
+    short_help="Check versions, settings, broker, topics and models.",
+    epilog=examples("doctor", "doctor --broker kafka:9092", "doctor --json | jq .ok"),
+)
 @CONFIG
 @BROKER
 @JSON

@@ -12,6 +12,7 @@ from models.snapshot import Snapshot, SnapshotError, decode
 from streams.kafka.clients import read_all
 from streams.sections import Models
 from streams.settings import Settings
+from streams.stages.model_feed import key_of
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -51,12 +52,6 @@ def role_of(name: str, models: Models) -> str:
 def learner_of(name: str, models: Models) -> str:
     """The learner's kind in the settings; empty for a model that they do not name."""
     return next((slot.kind for slot in (models.champion, *models.shadows) if slot.name == name), "")
-
-
-def key_of(key: bytes | None) -> tuple[str, int] | None:
-    """Name and version of a key on the models topic; None for a key of another form."""
-    name, _, version = (key or b"").decode(errors="replace").rpartition("/")
-    return (name, int(version)) if name and version.isascii() and version.isdigit() else None
 
 
 async def read_versions(

@@ -25,11 +25,13 @@ class NoSuchModel(FraudstreamError):
 
 @click.group()
 def models() -> None:
-    """The published model versions, as they are on the models topic."""
+    """The model versions that are on the models topic."""
 
 
 @models.command(
-    "list", epilog=examples("models list", "models list --json | jq '.[] | {name, version, role}'")
+    "list",
+    short_help="List the latest version of every model, and its role.",
+    epilog=examples("models list", "models list --json | jq '.[] | {name, version, role}'"),
 )
 @with_settings(data=True)
 def list_(settings: Settings, as_json: bool) -> None:
@@ -42,7 +44,10 @@ def list_(settings: Settings, as_json: bool) -> None:
     _show(run_async(read_versions(settings)), as_json)
 
 
-@models.command(epilog=examples("models history binned", "models history forest --json"))
+@models.command(
+    short_help="List every version of a model, the latest last.",
+    epilog=examples("models history binned", "models history forest --json"),
+)
 @click.argument("name")
 @with_settings(data=True)
 def history(settings: Settings, name: str, as_json: bool) -> None:
@@ -57,7 +62,11 @@ def history(settings: Settings, name: str, as_json: bool) -> None:
     _show(versions, as_json)
 
 
-@models.command("show", epilog=examples("models show binned", "models show binned/12 --json"))
+@models.command(
+    "show",
+    short_help="Show one version in full, the latest if none is given.",
+    epilog=examples("models show binned", "models show binned/12 --json"),
+)
 @click.argument("model", metavar="NAME[/VERSION]")
 @with_settings(data=True)
 def show_(settings: Settings, model: str, as_json: bool) -> None:
@@ -74,9 +83,8 @@ def show_(settings: Settings, model: str, as_json: bool) -> None:
         read_versions(settings, lambda found, version: found == name and exact in (None, version))
     )
     if not versions:
-        raise NoSuchModel(
-            f"no {model!r} on {settings.topics.models}; `models history {name}` shows what there is"
-        )
+        look = f"history {name}" if slash else "list"
+        raise NoSuchModel(f"no {model!r} on {settings.topics.models}; `models {look}` shows what there is")
     document = _document(versions[-1])
     if as_json:
         click.echo(json.dumps(document))

@@ -33,13 +33,15 @@ FILES = click.argument(
 )
 MAPPING = click.option(
     "--mapping",
+    metavar="NAME|FILE",
     help="Ready mapping by name, or a TOML file (docs/histories.md); detected from the columns if left out.",
 )
 LABEL_DELAY = click.option(
     "--label-delay",
+    metavar="DURATION",
     default="7d",
     show_default=True,
-    help="When a fraud is reported, if the history does not say.",
+    help="How long after its transaction a fraud is reported, for instance 12h or 3d.",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,8 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-Advance = Callable[[int, str], None]
-"""Takes the rows done so far and a short remark."""
+from streams.history.advance import Advance
 
 
 class _Rate(ProgressColumn):

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Publish a history as transactions, with delayed labels.",
     epilog=examples(
         "replay august.parquet --rate 5000",
         "replay april.csv may.csv --mapping mine.toml --label-delay 3d",
         "replay august.parquet --speed 86400   # a day in a second",
-    )
+    ),
 )
 @FILES
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Transactions a second.")
@@ -88,7 +89,8 @@ async def _replay(
     if held := await count_records(settings.broker, topics.transactions):
         options.warn(
             f"{topics.transactions} already holds {held:,} records: what is replayed again, or is older than "
-            "they are, comes out as duplicate or late; delete the topics, or name others, for a fresh start"
+            "they are, comes out as duplicate or late; for a fresh start delete all topics (the embedded "
+            "broker forgets them when it stops), or name others, topics.internal_prefix too"
         )
     total = count_rows(files)
     outputs = Outputs(settings.broker.bootstrap, security=security_options(settings.broker))

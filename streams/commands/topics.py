@@ -20,7 +20,8 @@ def topics() -> None:
 
 
 @topics.command(
-    epilog=examples("topics create --broker kafka:9092", "topics create --config fraud.toml --json")
+    short_help="Create every topic that does not exist.",
+    epilog=examples("topics create --broker kafka:9092", "topics create --config fraud.toml --json"),
 )
 @with_settings(data=True)
 def create(settings: Settings, as_json: bool) -> None:
@@ -41,7 +42,11 @@ def create(settings: Settings, as_json: bool) -> None:
         click.echo("all topics exist")
 
 
-@topics.command("list", epilog=examples("topics list", "topics list --json | jq -r '.[].name'"))
+@topics.command(
+    "list",
+    short_help="List the topics, and whether they exist.",
+    epilog=examples("topics list", "topics list --json | jq -r '.[].name'"),
+)
 @with_settings(data=True)
 def list_(settings: Settings, as_json: bool) -> None:
     """List the topics with key, partitions, clean-up, writers and readers, and whether they exist."""

@@ -122,7 +122,7 @@ class Decoder(ABC, Generic[W, R]):
             else:
                 try:
                     result = accept(strict(value), key)
-                except (msgspec.MsgspecError, ValueError, RecursionError):
+                except Exception:  # whatever a record does to a parser, it must not stop the stream
                     result, unknown = self._look_again(value, key)
                     unknown_fields += unknown
             if isinstance(result, Rejection):
@@ -138,7 +138,7 @@ class Decoder(ABC, Generic[W, R]):
             return self._refuse_envelope(key, value)
         try:
             return self._accept(self._strict(value), key)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except Exception:  # as in `decode`
             return self._look_again(value, key)[0]
 
     def _refuse_envelope(self, key: bytes | None, value: bytes | None) -> Rejection:
@@ -150,17 +150,23 @@ class Decoder(ABC, Generic[W, R]):
 
     def _look_again(self, value: bytes, key: bytes) -> tuple[R | Rejection, int]:
         """What the strict decode refused: a record with unknown fields, or the reason in words."""
-        document = read_document(value)
-        if isinstance(document, Rejection):
-            return document, 0
         try:
-            wire = self._lenient(value)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            # The message of the parser may quote the value, its type does not.
-            unclear = Rejection("invalid", f"refused by the parser: {type(error).__name__}")
-            return explain(document, self._wire) or unclear, 0
-        result = self._accept(wire, key)
+            document = read_document(value)
+            if isinstance(document, Rejection):
+                return document, 0
+            try:
+                wire = self._lenient(value)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                return explain(document, self._wire) or _unclear(error), 0
+            result = self._accept(wire, key)
+        except Exception as error:
+            return _unclear(error), 0
         return result, 0 if isinstance(result, Rejection) else len(document.keys() - self._fields)
+
+
+def _unclear(error: Exception) -> Rejection:
+    """Without the message of the parser, which may quote the value."""
+    return Rejection("invalid", f"refused by the parser: {type(error).__name__}")
 
 
 class TransactionDecoder(Decoder[_TransactionWire, Transaction]):

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import xxhash
 
 from models.spec import FeatureSpec
-from streams.commands.progress import Advance
+from streams.contract.transaction_columns import TransactionColumns
+from streams.history.advance import Advance
 from streams.history.delayed_labels import DelayedLabels
-from streams.history.transaction_columns import TransactionColumns
 from streams.settings import Settings
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.card import time_rules
@@ -143,11 +143,11 @@ class Backtest:
     def _admit(self, rows: Columns) -> None:
         """Rows in the order of the history; those of the newest watermark wait for more of the same."""
         self._waiting.put([self._card_core.process(self._cards, rows)], None)
-        self._release(self._cards.admission.watermark - 1)
+        self._release(self._cards.admission.settled_watermark - 1)
 
     def _release(self, frontier: int) -> None:
-        for rows in self._waiting.take(frontier, _SLICE_ROWS):
-            for part in self._slices(rows):
+        for chunk in self._waiting.take(frontier, _SLICE_ROWS):
+            for part in self._slices(chunk.rows):
                 self._step(part)
         self._waiting.done(frontier)
 

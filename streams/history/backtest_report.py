@@ -74,7 +74,8 @@ def show(document: dict[str, Any]) -> None:
         f"{document['scored']:,} of {document['transactions']:,} transactions scored "
         f"in {document['duration_s']} s ({document['transactions_per_s']:,}/s); "
         f"evaluated {document['evaluated']:,} with {document['frauds']:,} frauds, "
-        f"{document['from']} to {document['to']}"
+        f"{document['from']} to {document['to']}",
+        soft_wrap=True,
     )
     table = Table("role", "model", "version", "learned", "AUC ROC", "AP", f"CP@{K}", "ECE")
     for model in document["models"]:

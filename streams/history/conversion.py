@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streams.contract.currencies import CANONICAL, EXPONENTS
+from streams.contract.transaction_columns import OPTIONAL_TEXTS, Bools, Floats, Ints, TransactionColumns
 from streams.history.mapping import ROW_NUMBER, HistoryError, HistoryMapping
-from streams.history.transaction_columns import OPTIONAL_TEXTS, Bools, Floats, Ints, TransactionColumns
 from streams.times import MAX_TIME, MIN_TIME, epoch_ms, time_hint
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 from streams.contract.records import Label
-from streams.history.transaction_columns import TransactionColumns
+from streams.contract.transaction_columns import TransactionColumns
 
 
 class DelayedLabels:

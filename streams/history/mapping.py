@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from streams.contract.transaction_columns import OPTIONAL_TEXTS
 from streams.errors import FraudstreamError
-from streams.history.transaction_columns import OPTIONAL_TEXTS
 from streams.times import epoch_ms
 
 ROW_NUMBER = "#row"

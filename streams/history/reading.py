@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from streams.contract.transaction_columns import TransactionColumns
 from streams.history.conversion import Conversion
 from streams.history.mapping import ROW_NUMBER, HistoryError, HistoryMapping, detect_mapping, load_mapping
-from streams.history.transaction_columns import TransactionColumns
 
 BATCH_ROWS = 50_000
 

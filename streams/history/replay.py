@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from streams.commands.progress import Advance
 from streams.contract.records import Label, Transaction
+from streams.contract.transaction_columns import OPTIONAL_TEXTS, Ints, TransactionColumns
+from streams.history.advance import Advance
 from streams.history.delayed_labels import DelayedLabels
-from streams.history.transaction_columns import OPTIONAL_TEXTS, Ints, TransactionColumns
 from streams.kafka.outputs import Output, Outputs, partition_for
 from streams.times import rfc3339
 

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from streams.history.transaction_columns import NEVER, Bools, Floats, Ints, TransactionColumns
+from streams.contract.transaction_columns import NEVER, Bools, Floats, Ints, TransactionColumns
 from streams.times import DAY, HOUR
 
 GENUINE, LARGE, TERMINAL, CARD, TESTING = range(5)

@@ -17,6 +17,9 @@ from streams.kafka.batches import PartitionBook, PartitionProgress
 
 logger = logging.getLogger(__name__)
 
+#: How long the last commit of an app that stops may take.
+LAST_COMMIT_SECONDS = 3.0
+
 Partitions = frozenset[TP]
 PartitionsCallback = Callable[[Partitions], Awaitable[None]]
 
@@ -51,6 +54,7 @@ class BatchConsumer(driver.Consumer):
         self._fetching: frozenset[TP] | None = None
         self._changed = asyncio.Event()
         self._commit_lock = asyncio.Lock()
+        self._gave_up = False  # the last commit got no answer
         super().__init__(transport, *args, **kwargs)
 
     def _new_consumer_thread(self) -> FetchThread:
@@ -199,12 +203,23 @@ class BatchConsumer(driver.Consumer):
                 )
                 break
             await self._wait_for_change(left)
-        if not self.app.crashed:
-            await self.commit()
+        await self._commit_at_the_end()
 
     async def on_stop(self) -> None:
-        if not self.app.crashed:  # a crash ends the thread that commits, too
-            await self.commit()
+        await self._commit_at_the_end()
+
+    async def _commit_at_the_end(self) -> None:
+        """Commit; an app that stops waits for a broker only so long: aiokafka would ask again and again."""
+        if self.app.crashed or self._gave_up:  # a crash ends the thread that commits, too
+            return
+        try:
+            async with asyncio.timeout(LAST_COMMIT_SECONDS if self.app.should_stop else None):
+                await self.commit()
+        except TimeoutError:
+            self._gave_up = True
+            logger.warning(
+                "nothing could be committed within %g s; what was finished is read again", LAST_COMMIT_SECONDS
+            )
 
     async def perform_seek(self) -> None:
         """Called by Faust when a new assignment is about to flow; aiokafka has set the positions itself."""

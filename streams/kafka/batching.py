@@ -46,7 +46,6 @@ __all__ = [
     "BatchingOptions",
     "PartitionProgress",
     "RecordBatch",
-    "batch_groups",
     "batch_topic",
     "batches",
     "create_app",
@@ -179,25 +178,6 @@ async def batches(stream: StreamT[RecordBatch]) -> AsyncIterator[RecordBatch]:
     async for batch in stream:
         if batch.start():
             yield batch
-
-
-async def batch_groups(stream: StreamT[RecordBatch], *, max_records: int) -> AsyncIterator[list[RecordBatch]]:
-    """Everything that waits, at most about `max_records` records, never nothing: to be worked on in one go.
-
-    For agents whose cost is per call rather than per record: at a moderate rate every partition has a few
-    records at a time. Each batch of a group is finished by itself.
-    """
-    queue = stream.channel.queue
-    async for batch in batches(stream):
-        group = [batch]
-        records = len(batch)
-        # Taken from the queue, not from the stream, which would wait when the last one there is stale.
-        while records < max_records and not queue.empty():
-            waiting: RecordBatch = queue.get_nowait().value
-            if waiting.start():
-                group.append(waiting)
-                records += len(waiting)
-        yield group
 
 
 def create_app(

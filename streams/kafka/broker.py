@@ -128,6 +128,13 @@ class EmbeddedBroker:
         except subprocess.TimeoutExpired:
             return None
 
+    def ended(self, code: int) -> BrokerUnavailable:
+        """The error of a broker that ended by itself with this exit code, below 0 killed by a signal."""
+        return BrokerUnavailable(
+            f"the embedded broker on {self.address} ended by itself (exit code {code}), its topics are gone; "
+            f"it said: {self._output() or 'nothing'}"
+        )
+
     def _output(self) -> str:
         if self._log is None:
             return ""
@@ -145,9 +152,12 @@ class EmbeddedBroker:
 
 
 def run_in_foreground(port: int, *, host: str = "127.0.0.1", started: Callable[[str], None] = print) -> int:
-    """Run a broker until SIGINT or SIGTERM, or until it ends by itself; the exit code for the shell.
+    """Run a broker until SIGINT or SIGTERM; the exit code for the shell.
 
     `started` gets the address once the broker answers; port 0 takes a free one.
+
+    Raises:
+        BrokerUnavailable: see `EmbeddedBroker.start`; or the broker ended by itself.
     """
     signals: list[int] = []
     previous = {
@@ -159,8 +169,9 @@ def run_in_foreground(port: int, *, host: str = "127.0.0.1", started: Callable[[
             started(broker.address)
             while not signals:
                 # A short wait: Python runs the handler between two of them.
-                if broker.wait(0.2) is not None:
-                    return 1
+                ended = broker.wait(0.2)
+                if ended is not None and not signals:
+                    raise broker.ended(ended)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

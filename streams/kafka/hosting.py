@@ -53,8 +53,9 @@ async def run_apps(
             async with asyncio.timeout(stop_within):
                 await asyncio.gather(*(app.stop() for app in apps))
         except TimeoutError:
+            why = f", after {crashes[0]}" if crashes else ""
             late = StopTimedOut(
-                f"the apps were still running {stop_within:g} s after they were asked to stop"
+                f"the apps were still running {stop_within:g} s after they were asked to stop{why}"
             )
             raise late from (crashes[0] if crashes else None)
     for app in apps:

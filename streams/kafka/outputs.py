@@ -179,6 +179,11 @@ class Outputs:
         producer = self._started
         return producer is not None and any(each.connected() for each in producer.client._conns.values())
 
+    def reconnect(self) -> None:
+        """Look for a broker now; with nothing to send aiokafka would do so minutes later."""
+        if self._started is not None:
+            self._started.client.force_metadata_update()
+
     @property
     def idempotent(self) -> bool:
         """Whether a repeated request is recognised by the broker; known after `start`."""

@@ -28,11 +28,13 @@ from streams.stages.belonging import identity, require_applied
 from streams.stages.card_core import CardCore, CardState, TimeRules
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
-from streams.stages.loop import StageLoop, Step
-from streams.stages.rows import from_transactions, hop_partitions
+from streams.stages.loop import BREATH, StageLoop, Step
+from streams.stages.rows import from_transactions, hop_partitions, rows_in_message
 
 #: Transactions worked on at once; bounds the size of a message to the hop.
 MOST_ROWS = 4096
+#: Bytes of refused values searched for card numbers before others may run: a second for some megabyte.
+_SEARCHED_AT_ONCE = 262_144
 #: How often, and for how long after its last transactions, a partition repeats its watermark.
 _REPEAT_SECONDS = 2.0
 _REPEAT_FOR_SECONDS = 60.0
@@ -79,12 +81,8 @@ class CardWork:
         self.state = CardState(context.spec, time_rules(settings))
 
     async def open(self) -> None:
-        await self._changelog.restore(
-            self._partition, self.state, identity(self._context, "transactions")
-        )
-        await require_applied(
-            self._context, "transactions", {self._partition: self.state.next_offset}
-        )
+        await self._changelog.restore(self._partition, self.state, identity(self._context, "transactions"))
+        await require_applied(self._context, "transactions", {self._partition: self.state.next_offset})
 
     async def close(self) -> None:
         pass
@@ -116,15 +114,16 @@ class CardWork:
             rows = from_transactions(decoded.records, offsets, times, self._context.spec)
             kept = self._core.process(self.state, rows)
             outputs = self._hop_records(kept)
-            outputs += [
-                dead_letter(
-                    records[item.row],
-                    item.rejection,
-                    self._context.name("dead-letters"),
-                    stage="card",
+            searched = 0
+            for item in decoded.rejected:
+                source = records[item.row]
+                outputs.append(
+                    dead_letter(source, item.rejection, self._context.name("dead-letters"), stage="card")
                 )
-                for item in decoded.rejected
-            ]
+                searched += len(source.value or b"")
+                if searched > _SEARCHED_AT_ONCE:
+                    searched = 0
+                    yield BREATH
             self.state.next_offset = batches[-1].next_offset
             yield Step(outputs, self.state.delta(rows, self.state.next_offset))
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
@@ -139,7 +138,7 @@ class CardWork:
         return {
             "card_partition": self._partition,
             "spec": self._context.spec.digest,
-            "watermark": self.state.admission.watermark,
+            "watermark": self.state.admission.settled_watermark,
         }
 
     def _hop_records(self, rows: Columns) -> list[Output]:
@@ -165,6 +164,14 @@ class CardWork:
         for code in codes:
             metrics.dead_letters.add(1, code)
 
+    def dropped(self) -> dict[str, int]:
+        """What the state has given up before its time, by the names of `fraud_state_dropped`."""
+        return {
+            "transaction_ids": self.state.admission.forgotten,
+            "window_events": self.state.windows.truncated,
+            "known_frauds": self.state.windows.frauds_dropped,
+        }
+
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""
         return self.state.windows.n_keys, self.state.windows.nbytes + self.state.admission.nbytes
@@ -179,7 +186,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[CardWork]:
         context.outputs,
         changelog,
         app.crash,
-        most=MOST_ROWS,
+        most=min(MOST_ROWS, rows_in_message(len(context.spec.names))),
     )
     topic = context.name("transactions")
     follow_assignment(app, loop, topic, context.metrics)

@@ -78,7 +78,8 @@ class CardState:
     def apply(self, delta: bytes) -> None:
         rows = columns.decode(delta)
         if len(rows):
-            self.admission.admit(
+            self.admission.admit_again(
+                msgspec.convert(rows.meta["limits"], list[int]),
                 rows.words("transaction"),
                 rows.words("card"),
                 rows.ints("event_time"),
@@ -99,7 +100,9 @@ class CardState:
     def delta(self, rows: Columns, next_offset: int) -> bytes:
         """What makes the admitted rows durable."""
         kept = {name: rows.arrays[name] for name in (*_DELTA, self._tags)}
-        return Columns({"next_offset": next_offset}, kept).encode()
+        # The settings may be others when it is read.
+        meta = {"next_offset": next_offset, "limits": self.admission.time_limits}
+        return Columns(meta, kept).encode()
 
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:

@@ -13,6 +13,7 @@ outcomes it has seen.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -47,12 +48,15 @@ MOST_RECORDS = 4096
 #: Messages of scored rows decided before the outputs are sent, and about as many are read ahead.
 _LATE_MESSAGES = 64
 
+logger = logging.getLogger(__name__)
+
 
 class LateReader:
     """Scored rows of one partition from an offset on, read ahead outside the consumer group.
 
     Args:
         on_news: called when messages have come after there were none.
+        on_lost: told how many messages were gone before they could be read.
         on_error: told of the exception that has ended the reading; must end the worker.
     """
 
@@ -62,10 +66,13 @@ class LateReader:
         partition: int,
         broker: Broker,
         on_news: Callable[[], None],
+        on_lost: Callable[[int], None],
         on_error: Callable[[BaseException], Awaitable[None]],
     ) -> None:
         self._tp = aiokafka.TopicPartition(topic, partition)
         self._on_news = on_news
+        self._on_lost = on_lost
+        self._next_offset = 0
         self._on_error = on_error
         self._consumer = aiokafka.AIOKafkaConsumer(
             **client_options(broker),
@@ -84,6 +91,7 @@ class LateReader:
             await self._consumer.start()
             self._consumer.assign([self._tp])
             self._consumer.seek(self._tp, offset)
+            self._next_offset = offset
         except BaseException:
             await self._consumer.stop()
             raise
@@ -113,6 +121,10 @@ class LateReader:
             while True:
                 fetched = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=_LATE_MESSAGES)
                 for records in fetched.values():
+                    # From the very start on there is nothing to miss: what came before was for another state.
+                    if 0 < self._next_offset < records[0].offset:
+                        self._on_lost(records[0].offset - self._next_offset)
+                    self._next_offset = records[-1].offset + 1
                     nothing = not self._fetched
                     self._fetched.extend(records)
                     if nothing:
@@ -247,7 +259,8 @@ class LabelWork:
 
     def _outcome_records(self, outcomes: list[Columns]) -> list[Output]:
         topic = self._context.name("outcomes")
-        watermark = min(self.state.scored.values(), default=NEVER)
+        # Of a score partition that has not been heard of nothing is known.
+        watermark = min(self.state.scored.get(p, NEVER) for p in range(self._context.partitions))
         records = []
         for rows in outcomes:
             rows.meta |= self._meta(watermark=watermark)
@@ -322,12 +335,22 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LabelWork]:
         progress = transport_of(app).progress().get(TP(labels, partition))
         return progress is not None and not progress.held and progress.lag == 0
 
+    def lost(partition: int, messages: int) -> None:
+        context.metrics.undecided_lost.add(messages)
+        logger.error(
+            "%s[%d]: %d messages of scored rows were gone before maturity: topics.retention is too short",
+            context.name("scored"),
+            partition,
+            messages,
+        )
+
     def create(partition: int) -> LabelWork:
         late = LateReader(
             context.name("scored"),
             partition,
             context.settings.broker,
             on_news=partial(loop.nudge, partition),
+            on_lost=partial(lost, partition),
             on_error=app.crash,
         )
         return LabelWork(partition, context, changelog, late, caught_up)

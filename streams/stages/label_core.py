@@ -104,10 +104,20 @@ class LabelJoin:
     ) -> list[Columns]:
         """Labels: kept until their transaction matures, outcomes at once for alerted transactions.
 
-        A label stamped after `believable` (epoch ms) is nothing to the clock of labels.
+        A label stamped after `believable` (epoch ms) is nothing to the clock of labels, and as old as that
+        when the oldest have to go.
         """
         verdicts = [
-            (label.transaction_id, Verdict(label.fraud, label.source, label.labelled_at, label.revision))
+            (
+                label.transaction_id,
+                Verdict(
+                    label.fraud,
+                    label.source,
+                    label.labelled_at,
+                    label.revision,
+                    believable if label.labelled_at > believable else FOREVER,
+                ),
+            )
             for label in labels
         ]
         reached = state.labels_until

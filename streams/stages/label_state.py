@@ -23,12 +23,22 @@ _BUCKETS = 16
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """What a label or an analyst says about a transaction."""
+    """What a label or an analyst says about a transaction.
+
+    `believable` is the latest time that could be believed when it came, `FOREVER` where `labelled_at` is: one
+    stamped years ahead ages with the others and not after all of them.
+    """
 
     fraud: bool
     source: str
     labelled_at: int
     revision: int
+    believable: int = FOREVER
+
+    @property
+    def age(self) -> int:
+        """The time by which the oldest is told."""
+        return min(self.labelled_at, self.believable)
 
     @property
     def rank(self) -> tuple[int, int, int, bool, str]:
@@ -167,7 +177,7 @@ class LabelState:
     def take(self, step: LabelStep) -> None:
         for transaction, verdict in step.verdicts:
             self.verdicts[transaction] = with_verdict(self.verdicts.get(transaction, ()), verdict)
-            self._verdict_ages.put(transaction, self.verdicts[transaction][-1].labelled_at)
+            self._verdict_ages.put(transaction, self.verdicts[transaction][-1].age)
             self._expect(transaction, verdict.labelled_at)
         for transaction, alerted in step.alerted:
             self.alerted[transaction] = alerted

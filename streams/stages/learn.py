@@ -33,7 +33,7 @@ from streams.stages.failpoints import failpoint
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
-from streams.stages.model_feed import model_key
+from streams.stages.model_feed import highest_versions, model_key
 from streams.stages.model_slots import build_learners, checkpoint_key
 from streams.stages.rows import require_spec
 
@@ -82,6 +82,8 @@ class LearnWork:
         self._held: list[RecordBatch] = []
         self._waiting_bytes = 0
         self._paused = False
+        #: the checkpoint does not say yet which numbers come next: after a crash they must be the same
+        self._unsaved_numbers = False
         self._saved_at = context.clock()
         models, spec = context.settings.models, context.spec
         self.checkpoint = LearnCheckpoint(
@@ -94,6 +96,8 @@ class LearnWork:
         self._pause(False)  # whoever had the partition before may have been revoked while it was paused
         await self._changelog.restore(self._partition, self.checkpoint, identity(self._context, "outcomes"))
         await require_applied(self._context, "outcomes", {self._partition: self.checkpoint.next_offset})
+        published = await highest_versions(self._context.settings.broker, self._context.name("models"))
+        self._unsaved_numbers = self.checkpoint.number_from(published)
 
     @property
     def state(self) -> LearnCheckpoint:
@@ -122,6 +126,9 @@ class LearnWork:
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Take the outcomes, learn what has taken effect, publish."""
+        if self._unsaved_numbers:
+            yield Step(whole=True)
+            self._unsaved_numbers = False
         state = self.checkpoint.state
         learned = {name: learner.n_learned for name, learner in state.learners.items()}
         refused = dict(state.refused)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
@@ -66,6 +66,23 @@ class LearnCheckpoint:
         self._key = key
         self.state = fresh()
         self.next_offset = 0
+        self._numbered: set[str] = set()
+
+    def number_from(self, highest: Mapping[str, int]) -> bool:
+        """Models that the checkpoint knows nothing of number their versions after those on the models topic.
+
+        Scorers take higher versions only. Of a model that the checkpoint knows, versions above its own were
+        published after it, and come again with the same numbers.
+
+        Args:
+            highest: version on the models topic, by model name.
+
+        Returns:
+            whether there are such models: their numbers must be saved before the next version is published.
+        """
+        new = self.state.versions.keys() - self._numbered
+        self.state.versions |= {name: highest.get(name, 0) for name in new}
+        return bool(new)
 
     def apply(self, delta: bytes) -> None:
         raise NotImplementedError("the learn stage writes no deltas")
@@ -124,6 +141,7 @@ class LearnCheckpoint:
             state.refused[name] = saved.refused[name]
         state.waiting = _waiting(state, saved.waiting)
         self.state, self.next_offset = state, saved.next_offset
+        self._numbered = set(saved.versions)
 
     def _kept(self, saved: _Saved) -> list[str]:
         """The models whose learners go on; says in the log which of the others start anew, and why."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import aiokafka
 from aiokafka.errors import KafkaError
 
 from models.snapshot import Snapshot, SnapshotError, decode
+from streams.kafka.clients import read_all
 from streams.kafka.connection import client_options
 from streams.sections import Broker
 
@@ -28,6 +30,27 @@ _LONGEST_RETRY_SECONDS = 30.0
 def model_key(name: str, version: int) -> bytes:
     """Key of a version on the models topic."""
     return f"{name}/{version}".encode()
+
+
+def key_of(key: bytes | None) -> tuple[str, int] | None:
+    """Name and version of a key on the models topic; None for a key of another form."""
+    name, _, version = (key or b"").decode(errors="replace").rpartition("/")
+    return (name, int(version)) if name and version.isascii() and version.isdigit() else None
+
+
+async def highest_versions(broker: Broker, topic: str) -> dict[str, int]:
+    """By model name the highest version that the topic tells of, usable or not, or deleted since.
+
+    Raises:
+        BrokerUnreachable: no broker answers.
+        TopicMissing: there is no such topic.
+    """
+    highest: dict[str, int] = {}
+    async with aclosing(read_all(broker, topic)) as records:
+        async for record in records:
+            if (found := key_of(record.key)) is not None:
+                highest[found[0]] = max(found[1], highest.get(found[0], 0))
+    return highest
 
 
 class ModelFeed:
@@ -125,9 +148,8 @@ class ModelFeed:
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:
-            name, _, version = (key or b"").decode(errors="replace").rpartition("/")
-            if version.isdigit():
-                self._versions.pop((name, int(version)), None)
+            if (gone := key_of(key)) is not None:
+                self._versions.pop(gone, None)
             return
         try:
             snapshot = decode(value, self._spec_digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,11 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
     if slot.kind not in LEARNERS:
         raise SettingsError(f"{place}: unknown kind {slot.kind!r}; known are {', '.join(sorted(LEARNERS))}")
     _require_library(LEARNERS[slot.kind], f"{place}: kind {slot.kind!r}")
+    known = list(inspect.signature(LEARNERS[slot.kind]).parameters)[2:]  # after names and keep_one_in
+    if unknown := [name for name in slot.options if name not in known]:
+        raise SettingsError(
+            f"{place}.options: {slot.kind} has no option {', '.join(unknown)}; known are {', '.join(known)}"
+        )
     try:
         return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
     except (TypeError, ValueError) as error:

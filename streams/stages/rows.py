@@ -27,11 +27,15 @@ import xxhash
 from models.spec import FeatureSpec
 from streams.contract.currencies import EXPONENTS
 from streams.contract.records import Transaction
+from streams.contract.transaction_columns import TransactionColumns
 from streams.errors import SettingsError, StateMismatch
-from streams.history.transaction_columns import TransactionColumns
 from streams.stages.columns import Columns
 
 U64 = npt.NDArray[np.uint64]
+#: Bytes of a message between the stages, at most; the topics take a little more (`streams/topics.py`).
+LARGEST_MESSAGE = 12 * 1024 * 1024
+#: Bytes of a row but for its features and scores: four texts of 64 characters in UTF-8, and numbers.
+_MOST_ROW_BYTES = 4 * 4 * 64 + 256
 _SCALES = {currency: 10.0**digits for currency, digits in EXPONENTS.items()}
 
 
@@ -142,6 +146,11 @@ def require_spec(rows: Columns, spec_digest: str) -> None:
             f"a message between the stages is {of}, this worker has {spec_digest}: run all stages with the "
             "same features, and start a new spec with fresh internal topics (topics.internal_prefix)"
         )
+
+
+def rows_in_message(numbers: int) -> int:
+    """How many rows with so many features and scores fit a message between the stages, whatever their ids."""
+    return LARGEST_MESSAGE // (_MOST_ROW_BYTES + 8 * numbers)
 
 
 def hop_partitions(hop: U64, partitions: int) -> npt.NDArray[np.int64]:

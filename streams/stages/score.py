@@ -33,12 +33,14 @@ from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import initial_deployment
+from streams.stages.rows import rows_in_message
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_publisher import Publisher
-from streams.stages.waiting_rows import WaitingRows
+from streams.stages.waiting_rows import Chunk, WaitingRows
 
 logger = logging.getLogger(__name__)
 
+#: Rows scored at once; twice as many where they are of one watermark.
 CHUNK_ROWS = 4096
 #: Messages of the hop and of known frauds taken at once.
 MOST_MESSAGES = 1024
@@ -73,10 +75,14 @@ class ScoreWork:
         self._core = ScoreCore(self._policy.threshold, context.clock)
         self._deployment = initial_deployment(settings.models, context.spec)
         self._soonest = settings.labels.soonest
+        shadows = len(self._deployment.shadows)
+        self._chunk_rows = min(CHUNK_ROWS, rows_in_message(len(context.spec.names) + shadows) // 2)
         self._patience = 0
         self._told: dict[int, int] = {}
         self._unsaved: list[RecordBatch] = []
         self._scored = 0
+        #: rows received that are neither scored nor waiting; always 0
+        self.unaccounted = 0
         self._off: set[tuple[str, int]] = set()
         self._known_frauds = context.name("known-frauds")
         self._heartbeat = Heartbeat(context.partitions)
@@ -88,7 +94,7 @@ class ScoreWork:
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
         self.waiting: WaitingRows[RecordBatch] = WaitingRows({})
-        self._gate = EventTimeGate((), live_within_ms=0, idle_after_ms=0)
+        self._gate = EventTimeGate((), idle_after_ms=0)
 
     async def open(self) -> None:
         restored = await self._changelog.restore(
@@ -98,18 +104,14 @@ class ScoreWork:
         await require_applied(self._context, "transactions", applied)
         alignment = self._context.settings.alignment
         inputs = [(kind, p) for p in range(self._context.partitions) for kind in ("cards", "labels")]
-        self._gate = EventTimeGate(
-            inputs,
-            live_within_ms=alignment.live_within,
-            idle_after_ms=alignment.idle_after,
-        )
+        self._gate = EventTimeGate(inputs, idle_after_ms=alignment.idle_after)
         self._patience = max(alignment.idle_after, _RETURN_MS) if alignment.idle_after else 0
         if restored.deltas or restored.buckets:
             self._gate.patience = {name: self._patience for name in inputs if name[0] == "cards"}
         for label_partition, until in self.state.told.items():
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
-        self.waiting = WaitingRows(self.state.applied, self._context.spec.digest)
+        self.waiting = WaitingRows(self.state.applied, self._context.spec.digest, self.state.ahead)
         used = [self._feed.version(name, version) for name, version in self.state.models.items()]
         for snapshot in used:
             if snapshot is not None:
@@ -145,7 +147,7 @@ class ScoreWork:
             yield self._mark(owed)
 
     async def close(self) -> None:
-        pass
+        self._context.metrics.lag_seconds.forget(self._context.name("transactions"), str(self._partition))
 
     def _take_frauds(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Frauds that have become known, and up to when the label stage has told all."""
@@ -167,6 +169,7 @@ class ScoreWork:
     def _release(self) -> Iterator[Step]:
         """Score what every input has reached."""
         if not self.waiting.rows:
+            self._gate.rest(self._context.now_ms())
             self._finish(self.waiting.done(FOREVER))
             yield from self._pass_time()
             return
@@ -176,15 +179,24 @@ class ScoreWork:
             # No verdict takes effect before this.
             self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
         given_up = set(self._gate.given_up)
-        frontier = self._gate.frontier(self.waiting.newest, self._context.now_ms(), self.waiting.youngest)
-        for name in self._gate.given_up - given_up if self._patience else ():
-            logger.warning("partition %d no longer waits for %s: labels may come late", self._partition, name)
-        if self.waiting.rows > self._context.settings.alignment.max_buffered_rows:
+        now, alignment = self._context.now_ms(), self._context.settings.alignment
+        live, newest = self.waiting.live(now, alignment.live_within)
+        frontier = self._gate.frontier(newest, now) if newest > NEVER else FOREVER
+        newly = self._gate.given_up - given_up if self._patience else set()
+        for source in range(self._context.partitions):
+            if ("labels", source) in newly:
+                logger.warning(
+                    "partition %d no longer waits for the labels of partition %d: frauds may count late",
+                    self._partition,
+                    source,
+                )
+        if self.waiting.rows > alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
-        for rows in self.waiting.take(frontier, CHUNK_ROWS):
-            yield from self._score(rows, frontier)
-        self._finish(self.waiting.done(frontier))
+        for chunk in self.waiting.take(frontier, self._chunk_rows, live):
+            yield from self._score(chunk, frontier)
+        self.unaccounted = self.waiting.received - self._scored - self.waiting.rows
+        self._finish(self.waiting.done(frontier, live))
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
             self._scored_until = frontier
@@ -209,19 +221,14 @@ class ScoreWork:
         topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
         return Step([Output(topic, partition, None, marker) for partition in partitions])
 
-    def _score(self, rows: Columns, frontier: int) -> Iterator[Step]:
+    def _score(self, chunk: Chunk, frontier: int) -> Iterator[Step]:
         yield from self._adopt_models()
-        began = self._context.clock()
+        began, rows = self._context.clock(), chunk.rows
         scored = self._core.process(self.state, self._deployment, rows)
-        watermark = min(frontier, int(rows.ints("watermark")[-1]))
-        self._scored_until = max(self._scored_until, watermark)
+        self._scored_until = max(self._scored_until, min(frontier, chunk.until))
         outputs = list(self._publisher.outputs(scored, self._deployment, self._core))
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
-        sources = rows.ints("card_partition")
-        applied = {
-            int(source): int(rows.ints("offset")[sources == source].max()) for source in np.unique(sources)
-        }
-        step = ScoreStep(applied=applied, began=self.state.began)
+        step = ScoreStep(applied=chunk.applied, began=self.state.began, ahead=chunk.ahead)
         yield from self._save(rows, None, step, outputs)
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         self._scored += len(rows)
@@ -311,15 +318,27 @@ class ScoreWork:
             str(self._partition),
         )
 
+    @property
+    def models(self) -> list[tuple[str, str, int]]:
+        """Role, name and version of the models that score; version 0 are the rules, until one has learned."""
+        return list(self._deployment.models())
+
+    @property
+    def stood_in(self) -> bool:
+        """Whether the champion failed in the last batch."""
+        return self._core.stood_in
+
+    def dropped(self) -> dict[str, int]:
+        """What the state has given up before its time, by the names of `fraud_state_dropped`."""
+        windows = self.state.windows
+        if windows is None:
+            return {}
+        return {"window_events": windows.truncated, "known_frauds": windows.frauds_dropped}
+
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""
         windows = self.state.windows
         return (windows.n_keys, windows.nbytes) if windows is not None else (0, 0)
-
-    @property
-    def unaccounted(self) -> int:
-        """Rows received that are neither scored nor waiting; always 0."""
-        return self.waiting.received - self._scored - self.waiting.rows
 
 
 def fault(shadow: Shadow) -> str:

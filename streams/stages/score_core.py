@@ -3,8 +3,8 @@
 Pure but for the time budget of shadows, which reads the clock it is given.
 
 Rows come from several card partitions; each carries its offset there, and rows of one card partition come in
-the order of that offset. So the state keeps, by card partition, the last offset that it has seen: what a
-restarted stage upstream sends again is dropped.
+the order of that offset. So the state keeps, by card partition, the offset up to which all rows are scored,
+and those scored beyond it: what a restarted stage upstream sends again is dropped.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ _WINDOW_BUCKETS = 32
 Float = npt.NDArray[np.float64]
 
 
+Offsets = npt.NDArray[np.int64]
+
+
 class _Head(msgspec.Struct, array_like=True):
     applied: dict[int, int]
     told: dict[int, int]
     began: int
     models: dict[str, int]
+    ahead: dict[int, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class ScoreStep:
     """What one batch changed besides the windows.
 
     Args:
-        applied: last offset scored, by card partition.
+        applied: offset up to which all rows are scored, by card partition.
+        ahead: offsets scored with the batch that are higher, by card partition.
         told: event time up to which the label stage has told all that takes effect, by label partition.
         began: event time of the first row, `NEVER` for unchanged.
         models: version in use by model name, once a swap has been decided.
@@ -51,6 +56,7 @@ class ScoreStep:
     told: Mapping[int, int] = field(default_factory=dict)
     began: int = NEVER
     models: Mapping[str, int] = field(default_factory=dict)
+    ahead: Mapping[int, Offsets] = field(default_factory=dict)
 
 
 class ScoreState:
@@ -62,6 +68,9 @@ class ScoreState:
         self.entity = spec.entities[-1] if len(spec.entities) > 1 else None
         self.windows = WindowStore(self.entity, lateness_ms=lateness_ms) if self.entity else None
         self.applied: dict[int, int] = {}
+        #: by card partition, offsets scored beyond `applied`: among many rows of one watermark the order of
+        #: scoring is not that of offsets
+        self.ahead: dict[int, Offsets] = {}
         self.told: dict[int, int] = {}
         self.began = NEVER
         self.models: dict[str, int] = {}
@@ -124,6 +133,7 @@ class ScoreState:
             frauds = Columns({}, {name: outcomes.arrays[name] for name in names}).encode()
         meta = {
             "applied": dict(step.applied),
+            "ahead": _packed(step.ahead),
             "told": dict(step.told),
             "began": step.began,
             "models": dict(step.models),
@@ -139,10 +149,16 @@ class ScoreState:
         if len(rows) and self.windows is not None:
             self.windows.insert(*self._window_rows(rows))
             self._sweep(rows)
-        self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.models))
+        self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.models, _unpacked(meta.ahead)))
 
     def advance(self, step: ScoreStep) -> None:
         self.applied.update(step.applied)
+        for partition, last in step.applied.items():
+            parts = [each.get(partition, _NO_OFFSETS) for each in (self.ahead, step.ahead)]
+            beyond = np.concatenate(parts)
+            self.ahead[partition] = beyond[beyond > last]
+            if not len(self.ahead[partition]):
+                del self.ahead[partition]
         for partition, until in step.told.items():
             self.told[partition] = max(until, self.told.get(partition, until))
         self.began = max(self.began, step.began)
@@ -151,7 +167,9 @@ class ScoreState:
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:
             return self.windows.dump(bucket, _WINDOW_BUCKETS) if self.windows is not None else b""
-        return msgspec.msgpack.encode(_Head(self.applied, self.told, self.began, self.models))
+        return msgspec.msgpack.encode(
+            _Head(self.applied, self.told, self.began, self.models, _packed(self.ahead))
+        )
 
     def load(self, bucket: int, data: bytes) -> None:
         if bucket < _WINDOW_BUCKETS:
@@ -161,6 +179,7 @@ class ScoreState:
         head = msgspec.msgpack.decode(data, type=_Head)
         self.applied, self.told = head.applied, head.told
         self.began, self.models = head.began, head.models
+        self.ahead = _unpacked(head.ahead)
 
 
 class _DeltaMeta(msgspec.Struct):
@@ -169,6 +188,18 @@ class _DeltaMeta(msgspec.Struct):
     began: int
     models: dict[str, int]
     frauds: bytes
+    ahead: dict[int, bytes] = {}
+
+
+_NO_OFFSETS = np.empty(0, np.int64)
+
+
+def _packed(offsets: Mapping[int, Offsets]) -> dict[int, bytes]:
+    return {partition: each.tobytes() for partition, each in offsets.items()}
+
+
+def _unpacked(packed: Mapping[int, bytes]) -> dict[int, Offsets]:
+    return {partition: np.frombuffer(each, np.int64) for partition, each in packed.items()}
 
 
 def in_score_order(rows: Columns) -> Columns:

@@ -168,6 +168,8 @@ class Deployment:
             {"bootstrap.servers": broker, "linger.ms": 5, "partitioner": "murmur2_random"}
         )
         self._failures: list[object] = []
+        #: offset after the last record published, by topic and partition
+        self._ends: dict[tuple[str, int], int] = {}
         #: partition of every key published as a transaction
         self.partition_of: dict[str, int] = {}
         self.seen = Seen()
@@ -189,6 +191,29 @@ class Deployment:
         before = self._config.read_text()
         self._config.write_text(before + table)
         return lambda: self._config.write_text(before)
+
+    def start_afresh(self) -> None:
+        """Fresh internal topics, for workers to come."""
+        text = self._config.read_text()
+        self._config.write_text(text.replace(f'"{self._prefix}.internal"', f'"{self._prefix}.fresh"'))
+        self.command("topics", "create")
+
+    def wait_for_commit(self, stage: str, topic: str, *, seconds: float) -> None:
+        """Wait until the stage has committed everything on the topic."""
+        group = Consumer({"bootstrap.servers": self.broker, "group.id": f"{self._prefix}.internal.{stage}"})
+        tps = [TopicPartition(self.topic(topic), partition) for partition in range(self.partitions)]
+        ends = {p: end for (name, p), end in self._ends.items() if name == self.topic(topic)}
+        assert ends
+
+        def committed() -> bool:
+            return ends == {
+                tp.partition: tp.offset for tp in group.committed(tps, timeout=10) if tp.offset > 0
+            }
+
+        try:
+            until(committed, seconds=seconds, what=f"{stage} has committed {ends}")
+        finally:
+            group.close()
 
     def command(self, *arguments: str) -> str:
         """Run a command of the project to its end; what it printed."""
@@ -254,7 +279,10 @@ class Deployment:
     def _delivered(self, error: object, message: Any) -> None:
         if error is not None:
             self._failures.append(error)
-        elif message.topic() == self.topic("transactions"):
+            return
+        place = message.topic(), message.partition()
+        self._ends[place] = max(message.offset() + 1, self._ends.get(place, 0))
+        if message.topic() == self.topic("transactions"):
             self.partition_of[message.key().decode()] = message.partition()
 
     def read(self, wait: float = 0.05) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Deployment, Worker, until
-from tests.e2e.stream import Stream, settings
+from streams.kafka.broker import EmbeddedBroker
+from tests.e2e.harness import PARTITIONS, Deployment, Worker, json_bytes, until
+from tests.e2e.stream import DAY, START, Stream, settings
 
 pytestmark = [pytest.mark.broker, pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -31,10 +33,11 @@ def deploy(broker: str, tmp_path: Path) -> Iterator[Callable[[str], Deployment]]
     """Deployments that are closed in the end."""
     deployments: list[Deployment] = []
 
-    def new(name: str) -> Deployment:
+    def new(name: str, partitions: int = PARTITIONS) -> Deployment:
         directory = tmp_path / name
         directory.mkdir()
-        deployments.append(Deployment(broker, directory, settings(idle_after="15s", publish_every="2h")))
+        document = settings(idle_after="15s", publish_every="2h")
+        deployments.append(Deployment(broker, directory, document, partitions))
         return deployments[-1]
 
     yield new
@@ -129,6 +132,81 @@ def test_a_worker_joins_and_another_leaves(
     publish(deployment, stream, 0.7, 1.0)
     finish(deployment, stream)
     judge(deployment, stream, undisturbed)
+
+
+def test_one_of_two_workers_is_killed_and_another_joins(
+    deploy: Callable[[str], Deployment], stream: Stream, undisturbed: str
+) -> None:
+    """The survivor takes over what the dead one had, under load; a third one then shares it again."""
+    deployment = deploy("one-of-two")
+    survivor, doomed = deployment.start(), deployment.start()
+    publish(deployment, stream, 0, 0.2)
+    until(lambda: held(survivor) and held(doomed), seconds=60, what="both hold partitions")
+    whole = held(survivor) + held(doomed)
+    publish(deployment, stream, 0.2, 0.6)
+    deployment.read_scores(len(deployment.seen.scores) + 100, seconds=60)
+    doomed.kill()
+    deployment.read_until(lambda: held(survivor) >= whole, seconds=60, what="the survivor holds all")
+    before = len(deployment.seen.scores)
+    publish(deployment, stream, 0.6, 0.8)
+    deployment.read_until(lambda: len(deployment.seen.scores) > before, seconds=60, what="progress alone")
+    third = deployment.start()
+    publish(deployment, stream, 0.8, 1.0)
+    finish(deployment, stream)
+    until(lambda: held(third) and held(survivor) < whole, seconds=60, what="the third shares")
+    deployment.settle()
+    judge(deployment, stream, undisturbed)
+
+
+@pytest.mark.timeout(600)
+def test_days_without_a_time_of_day(deploy: Callable[..., Deployment], tmp_path: Path) -> None:
+    """So many rows of one watermark that they are scored in parts, with kills among them: features are those
+    of the backtest, which nobody has interrupted.
+    """
+    random_ = random.Random(2)
+    transactions = [
+        {
+            "transaction_id": f"tx-{number}",
+            "card_id": f"card-{random_.randrange(900)}",
+            "terminal_id": f"t-{random_.randrange(20)}",
+            "event_time": START + number // 25_000 * DAY,
+            "amount_minor": random_.randrange(100, 90_000),
+            "currency": "EUR",
+        }
+        for number in range(30_000)
+    ]
+    history = tmp_path / "days.jsonl"
+    history.write_text("\n".join(json.dumps(each) for each in transactions))
+    deployment = deploy("days", partitions=2)
+    backtest = json.loads(deployment.command("backtest", str(history), "--json"))
+    worker = deployment.start()
+    deployment.publish("transactions", [(str(each["card_id"]), json_bytes(each)) for each in transactions])
+    deployment.flush()
+    for _ in range(2):
+        deployment.read_scores(len(deployment.seen.scores) + random_.randint(1_000, 9_000), seconds=90)
+        worker.kill()
+        worker = deployment.start()
+    deployment.read_scores(len(transactions), seconds=120)
+    deployment.settle()
+    assert deployment.seen.contradictions() == []
+    assert deployment.seen.digest() == backtest["feature_digest"]
+
+
+@pytest.mark.parametrize("stages", ["", "learn,observe"])
+def test_a_worker_ends_when_its_broker_stays_away(tmp_path: Path, stages: str) -> None:
+    """With or without something to send: exit code 1 and one line that says why, soon after half a minute."""
+    with EmbeddedBroker() as own:
+        deployment = Deployment(own.address, tmp_path, partitions=1)
+        try:
+            worker = deployment.start(stages=stages)
+            worker.lasting = False
+            own.stop()
+            assert worker.process.wait(60) == 1
+            last = worker.log().splitlines()[-1]
+            assert last.startswith(f"fraudstream: no broker at {own.address} any more")
+            assert "Traceback" not in worker.log()
+        finally:
+            deployment.close()
 
 
 def held(worker: Worker) -> float:

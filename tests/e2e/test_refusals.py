@@ -35,6 +35,8 @@ def test_a_worker_with_another_spec_is_refused_and_the_right_one_goes_on(broker:
         assert refused.process.wait(60) == 1
         assert "features (its digest) was" in refused.log()
         assert "topics.internal_prefix" in refused.log()
+        assert [line for line in refused.log().splitlines() if "ERROR" in line or "Traceback" in line] == []
+        assert refused.log().count("features (its digest) was") == 1
         back()
         assert deployment.start(stages="card").stop() == 0
     finally:

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.spec import FeatureSpec
 from streams.contract.records import Transaction
-from streams.history.transaction_columns import NEVER, TransactionColumns
+from streams.contract.transaction_columns import NEVER, TransactionColumns
 from streams.settings import Settings
 from streams.stages.card_core import TimeRules
 from streams.stages.columns import Columns

@@ -6,7 +6,7 @@ from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
 
 
 def gate() -> EventTimeGate:
-    return EventTimeGate("ab", live_within_ms=100, idle_after_ms=50)
+    return EventTimeGate("ab", idle_after_ms=50)
 
 
 def test_rows_wait_for_the_slowest_input() -> None:
@@ -28,12 +28,6 @@ def test_inputs_that_are_ahead_do_not_hold_back() -> None:
     assert g.frontier(1000, 10_000) == FOREVER
 
 
-def test_live_rows_never_wait() -> None:
-    """Rows about as young as the wall clock go whatever the inputs."""
-    assert gate().frontier(9_900, 10_000) == FOREVER
-    assert gate().frontier(9_899, 10_000) == NEVER
-
-
 def test_an_idle_input_is_not_waited_for_until_it_moves() -> None:
     """Waiting begins when rows first wait for it, ends after the idle time, begins anew when it moves."""
     g = gate()
@@ -44,6 +38,21 @@ def test_an_idle_input_is_not_waited_for_until_it_moves() -> None:
     g.advance("b", 500)
     assert g.frontier(1000, 100_060) == 500
     assert g.frontier(1000, 100_110) == FOREVER
+
+
+def test_what_was_idle_is_waited_for_again_after_a_rest() -> None:
+    """An input that ended a history behind is not idle in the next; a short pause changes nothing."""
+    g = gate()
+    g.advance("a", 1000)
+    g.advance("b", 900)
+    assert g.frontier(1000, 100_000) == 900
+    assert g.frontier(1000, 100_050) == FOREVER
+    g.rest(100_060)
+    g.rest(100_100)
+    assert g.frontier(1000, 100_110) == FOREVER
+    g.rest(100_120)
+    g.advance("a", 2_999)
+    assert g.frontier(3_000, 100_171) == 900
 
 
 def test_an_unknown_input_joins() -> None:

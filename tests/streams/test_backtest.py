@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from streams.contract.transaction_columns import NEVER, TransactionColumns
 from streams.history.backtest import Backtest, BacktestResult
 from streams.history.backtest_report import report
-from streams.history.transaction_columns import NEVER, TransactionColumns
 from tests.streams.made_up import HOUR, SPEC, START, history, settings
 
 N = 600

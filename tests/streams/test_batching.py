@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from streams.kafka.batching import TP, RecordBatch, batch_groups, batch_topic, batches, transport_of
+from streams.kafka.batching import TP, RecordBatch, batch_topic, batches, transport_of
 from streams.kafka.hosting import AppCrashed, run_apps
 from streams.kafka.outputs import Output, Outputs, SendFailed
 from tests.streams.clients import (
@@ -281,36 +281,6 @@ def test_a_partition_waits_for_its_state(broker: str) -> None:
             assert all(p.held for p in transport.progress().values())
             go.set()
             await until(lambda: seen == 20, watched=task)
-
-    asyncio.run(run())
-
-
-def test_groups_take_everything_that_waits(broker: str) -> None:
-    """A group holds the waiting batches of several partitions, and nothing is lost or repeated between
-    groups.
-    """
-
-    async def run() -> None:
-        topic, group = await new_topic(broker, 4), unique("group")
-        await publish(broker, topic, numbered(4, 500), per_batch=500)
-        app = new_app(broker, group, max_batch=50)
-        seen: dict[int, list[bytes | None]] = defaultdict(list)
-        sizes = []
-
-        @app.agent(batch_topic(app, topic))
-        async def agent(stream):  # type: ignore[no-untyped-def]
-            async for waiting in batch_groups(stream, max_records=150):
-                sizes.append(len(waiting))
-                for batch in waiting:
-                    seen[batch.partition] += [record.value for record in batch.records]
-                    batch.finish()
-                await asyncio.sleep(0.01)  # the next fetch comes meanwhile
-
-        async with running(app) as task:
-            await until(lambda: sum(map(len, seen.values())) == 2000, watched=task)
-        assert dict(seen) == numbered(4, 500)
-        assert max(sizes) == 3
-        assert await committed(broker, group, topic, 4) == [500] * 4
 
     asyncio.run(run())
 

@@ -107,7 +107,7 @@ def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
             elif opening == "ends":
                 task = asyncio.create_task(require_applied(made, "scored", {0: 1}))
             else:
-                late = LateReader("scored", 0, made.settings.broker, lambda: None, unexpected)
+                late = LateReader("scored", 0, made.settings.broker, lambda: None, lambda _: None, unexpected)
                 task = asyncio.create_task(late.start(0))
             async with asyncio.timeout(10):
                 await connected.wait()

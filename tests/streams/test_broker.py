@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from streams.kafka.broker import BrokerUnavailable, EmbeddedBroker
+from streams.kafka.broker import BrokerUnavailable, EmbeddedBroker, run_in_foreground
 from tests.streams.clients import new_topic, publish, read
 
 pytestmark = pytest.mark.broker
@@ -110,3 +111,17 @@ def test_the_foreground_broker_ends_on_a_signal(number: signal.Signals, code: in
         process.send_signal(number)
         assert process.wait(10) == code
     _until_closed(port)
+
+
+def test_a_broker_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fraudstream broker` does not end in silence when its executable was killed."""
+    processes: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def recorded(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        processes.append(real(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", recorded)
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:\d+ ended by itself \(exit code -9\)"):
+        run_in_foreground(0, started=lambda _: processes[0].kill())

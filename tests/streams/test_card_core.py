@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,19 @@ def test_buckets_written_at_different_times_restore_the_last_state(seed: int) ->
     later.transaction_id[:] = [f"later-{name}" for name in later.transaction_id]
     more = [from_history(later, 10_000, SPEC)]
     np.testing.assert_array_equal(features(restored, more), features(state, more))
+
+
+def test_other_time_limits_do_not_change_what_is_restored() -> None:
+    """What was admitted under the former settings is restored as it was; what comes is under the new ones."""
+    times = [START, START + 60 * HOUR, START + 1000, START + 2000]
+    parts = [rows([transaction(n, n, 0, at)]) for n, at in enumerate(times)]
+    former, restored = CardState(SPEC, RULES), CardState(SPEC, replace(RULES, watermark_jump_ms=99 * HOUR))
+    for number, part in enumerate(parts):
+        former.admit(part)
+        restored.apply(former.delta(part, number + 1))
+    assert restored.admission.watermark == former.admission.watermark == START + 2000
+    restored.admit(rows([transaction(9, 9, 0, START + 90 * HOUR)]))
+    assert restored.admission.watermark == START + 90 * HOUR
 
 
 def test_status_decides_what_windows_see() -> None:

@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 from click.testing import CliRunner, Result
 
 from models.scorers.rules import RulesScorer
@@ -24,10 +25,16 @@ from models.snapshot import encode as encode_snapshot
 from models.snapshot import make
 from models.spec import FeatureSpec
 from streams.cli import main
+from streams.commands import admin
 from streams.contract.dead_letters import ATTEMPT, dead_letter
 from streams.contract.records import Alert, ModelRef, Reason, Rejection
+from streams.errors import BrokerUnreachable
+from streams.kafka.clients import admin_client
 from streams.kafka.outputs import Output, Outputs, partition_for
+from streams.sections import Broker
+from streams.settings import load
 from streams.stages.model_feed import model_key
+from streams.times import rfc3339
 from tests.streams.clients import read, unique
 
 _TOPICS = (
@@ -209,6 +216,16 @@ def test_replay_publishes_transactions_and_labels(cli: Cli, tmp_path: Path) -> N
     assert "topics create" in missing.stderr
 
 
+def test_a_backtest_of_nothing_says_so(cli: Cli, tmp_path: Path) -> None:
+    """Dates that leave nothing to evaluate are warned of with what there is; reversed ones are refused."""
+    file = str(history(tmp_path, 20))
+    empty = cli("backtest", file, "--from", "2030-01-01", "--json")
+    assert json.loads(empty.stdout)["evaluated"] == 0
+    assert "nothing to evaluate" in empty.stderr
+    assert rfc3339(TIME) in empty.stderr
+    assert cli("backtest", file, "--from", "2025-01-02", "--to", "2025-01-01").exit_code == 2
+
+
 def test_models_are_read_from_their_topic(cli: Cli) -> None:
     """`models` shows the latest version by role, the history, one version, and damaged ones as such."""
     spec = FeatureSpec.default()
@@ -229,7 +246,8 @@ def test_models_are_read_from_their_topic(cli: Cli) -> None:
     history = json.loads(cli("models", "history", "binned", "--json").stdout)
     assert [each["version"] for each in history] == [9, 10]
     assert cli.document("models", "show", "binned/9")["spec"] == spec.digest
-    assert cli("models", "show", "binned/11").exit_code == 1
+    assert "`models history binned`" in cli("models", "show", "binned/11").stderr
+    assert "`models list`" in cli("models", "show", "nothing").stderr
     assert cli("models", "show", "binned/x").exit_code == 2
     doctor = cli("doctor")
     assert doctor.exit_code == 1
@@ -262,16 +280,41 @@ def test_an_absent_broker_is_one_line(command: str) -> None:
 
 
 def test_every_command_has_help() -> None:
-    """Each command says what it does, and those of a group appear in the group's help."""
+    """Each command says what it does; a group's help has a line for each of its own, none cut short."""
 
     def visit(path: list[str], group: object) -> None:
         for name, command in getattr(group, "commands", {}).items():
             result = CliRunner().invoke(main, [*path, name, "--help"])
             assert result.exit_code == 0
             assert command.help, [*path, name]
+            assert not re.search(r"\.\.\.$", result.stdout.partition("Commands:")[2], re.MULTILINE)
             visit([*path, name], command)
 
+    assert "..." not in CliRunner().invoke(main, ["--help"]).stdout.partition("Commands:")[2]
     visit([], main)
+
+
+def test_topics_create_waits_for_a_broker_that_is_starting(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command after `fraudstream broker &` does not lose the race; without patience it fails."""
+    attempts = []
+
+    @asynccontextmanager
+    async def late(section: Broker) -> AsyncIterator[AIOKafkaAdminClient]:
+        attempts.append(section)
+        if len(attempts) == 1:
+            raise BrokerUnreachable("not yet")
+        async with admin_client(section) as client:
+            yield client
+
+    monkeypatch.setattr(admin, "admin_client", late)
+    cli = Cli(broker, unique("starting"))
+    assert cli("topics", "create").exit_code == 0
+    assert len(attempts) == 2
+    attempts.clear()
+    with pytest.raises(BrokerUnreachable):
+        asyncio.run(admin.create_topics(load(environ=cli.environment), patience=-1.0))
 
 
 @contextmanager

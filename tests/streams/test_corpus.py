@@ -50,6 +50,17 @@ def extra(text: bytes) -> bytes:
     return GOOD[:-1] + b"," + text + b"}"
 
 
+#: Lengths of a number around the largest float, up to the longest that Python reads.
+DIGITS = (20, 308, 309, 310, 400, 4000)
+
+
+def long_time(record: dict[str, object], field: str, digits: int) -> bytes:
+    """The record with that field a number of so many digits."""
+    placed = changed(record, **{field: "HERE"})
+    assert placed.count(b'"HERE"') == 1
+    return placed.replace(b'"HERE"', b"-" * (digits < 0) + b"9" * abs(digits))
+
+
 def padded(size: int) -> bytes:
     return extra(b'"note":"' + b"x" * (size - len(GOOD) - 10) + b'"')
 
@@ -234,6 +245,9 @@ TIME: list[Case] = [
     ("90 9999 west of Greenwich", tx(event_time="9999-12-31T23:59:59-05:00"), "time_range"),
     ("90 year 0001 east of Greenwich", tx(event_time="0001-01-01T00:00:00+05:00"), "time_range"),
     ("90 2^70", tx(event_time=2**70), "time_range"),
+    *((f"90 {n} digits", long_time(TRANSACTION, "event_time", n), "time_range") for n in DIGITS),
+    *((f"90 {n} digits, negative", long_time(TRANSACTION, "event_time", -n), "time_range") for n in DIGITS),
+    ("90 20,000 digits", long_time(TRANSACTION, "event_time", 20_000), "number_out_of_range"),
     ("91 in a year", tx(event_time="2099-12-31T23:59:59.999Z"), OK),
     ("93 local zone name", tx(event_time="2024-03-31T02:30:00 Europe/Berlin"), "time_format"),
 ]
@@ -279,6 +293,7 @@ LABEL_CASES: list[Case] = [
     ("114 revision huge", label(revision=2**31), "field_range"),
     ("114 revision true", label(revision=True), "field_type"),
     ("115 time in seconds", label(labelled_at=1_714_564_800), "time_range"),
+    *((f"90 {n} digits", long_time(LABEL, "labelled_at", n), "time_range") for n in DIGITS),
     ("115 time without zone", label(labelled_at="2024-05-01T12:00:00"), "time_format"),
     ("116 source empty", label(source=""), "field_length"),
     ("116 source with a line break", label(source="x\ny"), "field_characters"),
@@ -296,6 +311,7 @@ FEEDBACK_CASES: list[Case] = [
     ("76 actor empty", changed(FEEDBACK, actor=""), "field_length"),
     ("33 ANSI escape in actor", changed(FEEDBACK, actor="\x1b[31m"), "field_characters"),
     ("89 seconds", changed(FEEDBACK, action_time=1_714_564_800), "time_range"),
+    *((f"90 {n} digits", long_time(FEEDBACK, "action_time", n), "time_range") for n in DIGITS),
     ("78 card number", changed(FEEDBACK, card_id="4111111111111111"), "card_number"),
     *((f"53 without {name}", changed(FEEDBACK, **{name: ...}), "field_missing") for name in FEEDBACK),
 ]

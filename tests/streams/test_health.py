@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import aiohttp
+import faust
 import pytest
 
 from monitoring.metrics import CONTENT_TYPE, Metrics
+from streams import worker
+from streams.app import build
 from streams.health import HealthServer, Progress
+from streams.kafka.batches import PartitionProgress
+from streams.kafka.batching import TP
+from streams.settings import load
 
 
 def serve(server: HealthServer, use: Callable[[str], Awaitable[None]]) -> None:
@@ -139,3 +146,40 @@ def test_a_loop_that_no_longer_turns_fails() -> None:
     progress.sample(1_000, processed=0, lag=0, broker_reachable=True)
     assert progress.check(16_000)[0]
     assert not progress.check(16_001)[0]
+
+
+def test_lags_of_partitions_that_have_gone_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition given up loses its child of the lag gauge: its new owner tells it."""
+    flow = build(load(environ={}), ["card", "learn"])
+    held = {app: {TP("t", 0): behind(5), TP("t", 1): behind(7)} for app in flow.apps.values()}
+
+    class Transport:
+        joined = True
+
+        def __init__(self, app: faust.App) -> None:
+            self._app = app
+
+        def progress(self) -> dict[TP, PartitionProgress]:
+            return held[self._app]
+
+    monkeypatch.setattr(worker, "transport_of", Transport)
+    health = worker.Health(flow)
+    lag = flow.metrics.lag_messages
+    first, second = held
+
+    async def run() -> None:
+        health.look()
+        assert (lag.value("t", "0"), lag.value("t", "1")) == (5, 7)
+        del held[first][TP("t", 1)]
+        health.look()
+        assert lag.value("t", "1") == 7  # another stage still has it
+        del held[second][TP("t", 1)]
+        health.look()
+        assert lag.value("t", "0") == 5
+        assert math.isnan(lag.value("t", "1"))
+
+    asyncio.run(run())
+
+
+def behind(records: int) -> PartitionProgress:
+    return PartitionProgress("t", 0, 0, 0, 0, records, 0, 0.0, False)

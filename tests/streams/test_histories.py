@@ -12,9 +12,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from streams.contract.transaction_columns import TransactionColumns, between
 from streams.history.mapping import HistoryError, HistoryMapping, detect_mapping, load_mapping, ready_mappings
 from streams.history.reading import count_rows, id_column, read_history
-from streams.history.transaction_columns import TransactionColumns, between
 
 NOON = 1_522_584_000_000  # 2018-04-01T12:00:00Z
 

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.contract.records import Feedback, Label
-from streams.stages.alignment import NEVER
+from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MOST_VERDICTS, LabelJoin, LabelPolicy
 from streams.stages.label_state import LabelState, LabelStep, encode_step
@@ -57,12 +57,19 @@ class Joined:
         return self._done(step, self.join.scored(self.state, step, message))
 
     def label(
-        self, name: str, fraud: bool, at: int, source: str = "chargeback", revision: int = 0, card: str = ""
+        self,
+        name: str,
+        fraud: bool,
+        at: int,
+        source: str = "chargeback",
+        revision: int = 0,
+        card: str = "",
+        believable: int = FOREVER,
     ) -> list[Outcome]:
         """A label; every transaction is of a card of its own unless said otherwise."""
         step = LabelStep()
         label = Label(name, card or f"card of {name}", fraud, source, at, revision)
-        return self._done(step, self.join.labels(self.state, step, [label]))
+        return self._done(step, self.join.labels(self.state, step, [label], believable=believable))
 
     def feedback(self, name: str, action: str, at: int) -> list[Outcome]:
         step = LabelStep()
@@ -365,6 +372,21 @@ def test_beyond_the_cap_the_oldest_go_and_are_counted() -> None:
     assert joined.expire() == 0
     assert set(joined.state.alerted) == {"t", "u", "v"}
     assert joined.join.released == 1
+
+
+def test_labels_stamped_far_ahead_do_not_drive_out_the_others() -> None:
+    """They count as told when they came: the cap takes them in that order, and they expire."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, max_held=3))
+    joined.score({"x": (10, False)})
+    for number in range(4):
+        joined.label(f"far {number}", True, 10**12 + number, believable=10 + number)
+    joined.label("near", True, 20, believable=25)
+    joined.expire()
+    assert set(joined.state.verdicts) == {"far 2", "far 3", "near"}
+    joined.score({"y": (30 + EXPIRY, False)})
+    joined.expire()
+    assert joined.state.verdicts == {}
 
 
 def test_an_alert_that_was_released_is_decided_at_maturity() -> None:

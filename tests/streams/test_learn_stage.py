@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import aiokafka
@@ -21,6 +21,8 @@ from streams.app import build
 from streams.errors import SettingsError, StateMismatch
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Change, Changelog
+from streams.kafka.clients import read_all
+from streams.kafka.outputs import Output
 from streams.sections import Models, Slot
 from streams.settings import Settings, load
 from streams.stages import learn as stage
@@ -31,6 +33,7 @@ from streams.stages.context import StageContext
 from streams.stages.learn import LearnWork
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
+from streams.stages.model_feed import key_of
 from streams.stages.model_slots import build_learners, checkpoint_key
 from tests.streams.clients import publish, unique
 from tests.streams.sources import Source
@@ -253,10 +256,18 @@ class Stage:
         self._changelog = Changelog(context.name("learn-state"), context.settings.broker, context.outputs)
         self.work = LearnWork(0, context, self._changelog, paused.append)
 
-    async def handle(self, batches: list[RecordBatch], *, dies_before_saving: bool = False) -> None:
+    async def handle(
+        self,
+        batches: list[RecordBatch],
+        *,
+        dies_before_saving: bool = False,
+        dies_when_published: bool = False,
+    ) -> None:
         for step in self.work.handle(batches):
             if step.outputs:
                 await self._outputs.send(step.outputs)
+                if dies_when_published:
+                    return
             if step.changes_state:
                 if dies_before_saving:
                     return
@@ -310,6 +321,37 @@ def test_a_stage_that_died_before_its_checkpoint_publishes_the_same_versions_aga
             twice = [*digests(whole), *digests(whole)[len(early) :]]
             found = digests(await versions(broker, context, len(twice)))
             assert found == twice
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.broker
+def test_a_stage_with_fresh_state_numbers_on_from_the_models_topic(broker: str) -> None:
+    """Scorers would take no version until its number exceeds those that are there; also deleted ones count.
+    What it publishes after a death before its first checkpoint has the same numbers."""
+
+    async def scenario() -> None:
+        async with connected(broker) as context:
+            await publish(broker, context.name("outcomes"), {0: [rows.encode() for rows in MESSAGES]})
+            topic = context.name("models")
+            keys = [
+                (b"champion/7", b"of another spec"),
+                (b"champion/11", None),
+                (b"champion/x", b"no version"),
+            ]
+            await context.outputs.send([Output(topic, 0, *each) for each in keys])
+            whole = learn(checkpoint([CHAMPION, SHADOW]).state, MESSAGES)
+            expected = [(each.name, each.version + 11 * (each.name == "champion")) for each in whole]
+            doomed = await opened(context, [])
+            await doomed.handle(Outcomes().batches(MESSAGES), dies_when_published=True)
+            async with aclosing(read_all(context.settings.broker, topic)) as records:
+                early = [key_of(record.key) async for record in records][len(keys) :]
+            assert early == expected[: len(early)] != []
+            again = await opened(context, [])
+            await again.handle(Outcomes().batches(MESSAGES))
+            async with aclosing(read_all(context.settings.broker, topic)) as records:
+                found = [key_of(r.key) async for r in records if r.value is not None]
+            assert found == [("champion", 7), None, *early, *expected]
 
     asyncio.run(scenario())
 

@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.commands.progress import progress_bar
 from streams.contract.codecs import LabelDecoder, TransactionDecoder
 from streams.contract.records import Label, Transaction
+from streams.contract.transaction_columns import TransactionColumns
 from streams.history.delayed_labels import DelayedLabels
 from streams.history.replay import Pace, ReplaySummary, ReplayTopics, replay
 from streams.history.simulator import Simulation, Simulator
-from streams.history.transaction_columns import TransactionColumns
 from streams.kafka.outputs import Outputs, partition_for
 from streams.times import DAY, HOUR
 from tests.streams.clients import new_topic

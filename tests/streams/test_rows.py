@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import xxhash
 
 from models.spec import FeatureSpec
 from streams.contract.records import Transaction
+from streams.contract.transaction_columns import TransactionColumns
 from streams.errors import SettingsError
-from streams.history.transaction_columns import TransactionColumns
-from streams.stages.rows import from_history, from_transactions, hashes, hop_partitions
+from streams.stages.columns import Columns
+from streams.stages.rows import (
+    LARGEST_MESSAGE,
+    from_history,
+    from_transactions,
+    hashes,
+    hop_partitions,
+    rows_in_message,
+)
 from tests.streams.made_up import START
 
 SPEC = FeatureSpec.from_mapping(
@@ -99,3 +108,18 @@ def test_ids_are_hashed_with_xxh3() -> None:
         xxhash.xxh3_64_intdigest(b"caf\xc3\xa9"),
     ]
     assert hashes([]).shape == (0,)
+
+
+@pytest.mark.parametrize("numbers", [10, 300])
+def test_a_full_message_fits_whatever_the_ids(numbers: int) -> None:
+    """So many rows of the hop, with ids of 64 characters of four bytes each, are no larger than a message."""
+    n = rows_in_message(numbers)
+    ids = ["\N{MATHEMATICAL BOLD SMALL A}" * 64] * n
+    fixed = ("event_time", "record_time", "offset", "amount_minor", "amount", "transaction", "card", "hop")
+    arrays: dict[str, npt.NDArray[np.generic]] = {name: np.zeros(n, np.int64) for name in fixed}
+    arrays |= {"watermark": np.zeros(n, np.int64), "status": np.zeros(n, np.uint8)}
+    arrays |= {"tags": np.zeros((n, 8), np.uint64), "features": np.zeros((n, numbers))}
+    names = ("transaction_id", "card_id", "terminal_id")
+    rows = Columns({}, arrays, dict.fromkeys(names, ids) | {"currency": ["EUR"] * n})
+    size = len(rows.encode())
+    assert LARGEST_MESSAGE * 0.6 < size < LARGEST_MESSAGE

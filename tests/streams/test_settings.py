@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from models.spec import FeatureSpec
 from streams.commands.config_command import config
 from streams.errors import SettingsError
 from streams.kafka.connection import client_options
@@ -196,11 +198,22 @@ def test_config_show_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert shown.exit_code == 0
     assert tomllib.loads(shown.output)["policy"]["threshold"] == 0.25
     assert tomllib.loads(shown.output)["broker"]["bootstrap"] == "kafka:1"
+    columns = (
+        shown.output.partition(" columns:\n")[2].replace("# ", "").replace("\n", " ").strip().split(", ")
+    )
+    assert tuple(columns) == FeatureSpec.default().names
+    as_json = runner.invoke(config, ["show", "--config", str(file), "--json"])
+    assert tuple(json.loads(as_json.output)["columns"]) == FeatureSpec.default().names
     assert runner.invoke(config, ["check", "--config", str(file)]).exit_code == 0
     for text, key in (
         ("[policy]\nthreshold = 7\n", "policy.threshold"),
         ("[features]\nentitis = []\n", "features"),
         ("[models.champion]\nname = 'a'\nkind = 'nothing'\n", "nothing"),
+        (
+            "[models.champion]\nname = 'a'\nkind = 'logistic'\noptions = {learning_rat = 1}\n",
+            "no option learning_rat; known are learning_rate, limit, prior",
+        ),
+        ("[models]\ncheckpoint_key_file = '/no/such/key'\n", "models.checkpoint_key_file: cannot read"),
     ):
         file.write_text(text)
         refused = runner.invoke(config, ["check", "--config", str(file)])

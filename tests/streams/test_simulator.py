@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from streams.contract.cards import is_card_number
+from streams.contract.transaction_columns import NEVER, TransactionColumns
 from streams.history.simulator import CARD, GENUINE, LARGE, TERMINAL, TESTING, Simulation, Simulator
-from streams.history.transaction_columns import NEVER, TransactionColumns
 from streams.times import DAY, HOUR, MINUTE
 
 WORLD = Simulation(seed=3, transactions=120_000, cards=1_500, terminals=3_000, days=60)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from streams.app import feature_spec
+from streams.feature_settings import feature_spec
 from streams.settings import Settings
 from streams.stages.warm_up import warm_up
 
 AFTER_A_WARM_UP = """
 import sys
-from streams.app import feature_spec
+from streams.feature_settings import feature_spec
 from streams.history.backtest import Backtest
 from streams.history.simulator import Simulation, Simulator
 from streams.settings import Settings
