@@ -90,7 +90,8 @@ def freeze(text: str, width: int) -> BoostedScorer:
         base=0.0,
         root=np.array(root, np.int32),
         feature=flat["split_feature"].astype(np.int32),
-        threshold=flat["threshold"],
+        # Exactly -ZERO is zero to LightGBM: not below the threshold between the negative numbers and zero.
+        threshold=np.where(flat["threshold"] == -ZERO, np.nextafter(-ZERO, -np.inf), flat["threshold"]),
         left=flat["left_child"].astype(np.int32),
         right=flat["right_child"].astype(np.int32),
         value=flat["leaf_value"],
@@ -98,6 +99,8 @@ def freeze(text: str, width: int) -> BoostedScorer:
 
 
 _FIELDS = ("split_feature", "threshold", "left_child", "right_child", "leaf_value")
+ZERO = float(np.float32(1e-35))
+"""LightGBM takes numbers of at most this magnitude for zero."""
 _DEFAULT_LEFT = 2
 """Where missing values go; there are none. Other bits of a decision's type stand for categories or missing
 values with a meaning.

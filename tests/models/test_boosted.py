@@ -45,13 +45,18 @@ class TestFrozenTrees:
     def test_equal_lightgbm(
         self, seed: int, n: int, scale: float, leaves: int, trees: int, share: float
     ) -> None:
-        """Whatever the data and the shape of the trees: LightGBM's probabilities to 1e-12."""
+        """Whatever the data and the shape of the trees: LightGBM's probabilities, on thresholds too."""
         x, fraud = stream(n, seed)
         fraud[:2] = True, False
         terms = TERMS | {"leaves": leaves, "n_trees": trees, "feature_share": share, "seed": seed}
         text = boosting.fit((x * scale).astype(np.float32), fraud, np.where(fraud, 1.0, 7.0), **terms)
         rows = np.vstack([unseen(60, seed) * scale if scale < 1e9 else unseen(60, seed), x[:200] * scale])
-        found = boosting.freeze(text, len(NAMES)).score(rows)
+        frozen = boosting.freeze(text, len(NAMES))
+        on_edges = x[np.arange(len(frozen.threshold)) % n] * scale
+        on_edges[np.arange(len(on_edges)), frozen.feature] = frozen.threshold
+        near_zero = np.where(np.abs(on_edges) < 1e-34, -boosting.ZERO, on_edges)
+        rows = np.vstack([rows, on_edges, near_zero, -near_zero])
+        found = frozen.score(rows)
         np.testing.assert_allclose(found, [boosting.predict(text, row) for row in rows], rtol=0, atol=1e-12)
         assert ((found >= 0) & (found <= 1)).all()
 
@@ -133,10 +138,11 @@ class TestRefits:
         teach(learner, at)
         restored = checkpoint.load(checkpoint.dump(learner))
         assert checkpoint.dump(restored) == checkpoint.dump(learner)
-        for each in (learner, restored):
-            teach(each, 700, 4)
         x = unseen()
-        np.testing.assert_array_equal(restored.freeze().score(x), learner.freeze().score(x))
+        for more in (40, 700):  # the trees of a fit that was interrupted, and those after it
+            for each in (learner, restored):
+                teach(each, more, 4)
+            np.testing.assert_array_equal(restored.freeze().score(x), learner.freeze().score(x))
 
     def test_only_the_window_counts(self) -> None:
         """What has left the window is forgotten: after as many outcomes of another kind, only these show."""
