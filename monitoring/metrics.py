@@ -18,6 +18,9 @@ LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmat
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
 DRIFT_KINDS = ("data", "score", "concept", "label")
+SUPPRESSED = ("cooldown", "budget")
+RULES_BECAUSE = ("unlearned", "failed")
+ESTIMATES = ("naive", "corrected")
 DROPPED = ("transaction_ids", "window_events", "known_frauds")
 SHADOW_FAULTS = ("raised", "not_finite", "slow")
 
@@ -51,6 +54,26 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alerts_total", "counter", "alerts",
         "Alerts published.",
         "a jump, or none for hours."),
+    Definition("fraud_alerts_suppressed_total", "counter", "transactions",
+        "Would-be alerts that were none: the card's cooldown, or no credit left in the budget.",
+        "budget rising: the threshold has not followed the scores.",
+        labels=("reason",), children=_each(SUPPRESSED)),
+    Definition("fraud_control_group_total", "counter", "alerts",
+        "Alerts of the control group, which are to be left alone; counted in fraud_alerts_total, too.",
+        "far from policy.control_share of the alerts."),
+    Definition("fraud_threshold_changes_total", "counter", "changes",
+        "Moves of the threshold; each is a record on the metrics topic.",
+        "at every hour: the scores swing."),
+    Definition("fraud_alert_budget", "gauge", "alerts per day",
+        "policy.alerts_per_day of a budget; 0 without one.",
+        "not what the analysts can handle."),
+    Definition("fraud_alert_rate", "gauge", "alerts per day",
+        "Alerts in the last full day of event time.",
+        "far from fraud_alert_budget, which it meets on average."),
+    Definition("fraud_rules_scored_total", "counter", "transactions",
+        "Transactions that the rules scored: nothing learned yet, or the champion failed.",
+        "any increase once a version has been learned.",
+        labels=("reason",), children=_each(RULES_BECAUSE)),
     Definition("fraud_score_duration_seconds", "histogram", "seconds",
         "Time in which a batch was scored by the champion, counted for each of its transactions.",
         "p99 above 0.025.",
@@ -174,6 +197,14 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alert_precision", "gauge", "ratio",
         "Share of the alerts decided in the window that were confirmed.",
         "below what the threshold was set for."),
+    Definition("fraud_outcome_precision", "gauge", "ratio",
+        "Share of frauds among alerts with an outcome: naive as they come, corrected by the control group.",
+        "far apart: acting on alerts hides frauds.",
+        labels=("estimate",), children=_each(ESTIMATES)),
+    Definition("fraud_outcome_recall", "gauge", "ratio",
+        "Share of the frauds that raised an alert: naive as they come, corrected by the control group.",
+        "far apart: acting on alerts hides frauds.",
+        labels=("estimate",), children=_each(ESTIMATES)),
     Definition("fraud_average_precision", "gauge", "ratio",
         "Average precision over matured outcomes, by role.",
         "falling, or a shadow above the champion for days.",
@@ -191,7 +222,7 @@ METRICS: tuple[Definition, ...] = (
         "above 0.02.",
         labels=("role",)),
     Definition("fraud_threshold", "gauge", "probability",
-        "Score from which a transaction becomes an alert.",
+        "Score from which a transaction becomes an alert; of a budget, in the partition that scored last.",
         "a move nobody made."),
     Definition("fraud_build_info", "gauge", "info",
         "1 for the version that runs.",
@@ -210,6 +241,12 @@ class Metrics:
         self.transactions = counter("fraud_transactions_total")
         self.unaccounted = gauge("fraud_unaccounted_transactions")
         self.alerts = counter("fraud_alerts_total")
+        self.alerts_suppressed = counter("fraud_alerts_suppressed_total")
+        self.control_group = counter("fraud_control_group_total")
+        self.threshold_changes = counter("fraud_threshold_changes_total")
+        self.alert_budget = gauge("fraud_alert_budget")
+        self.alert_rate = gauge("fraud_alert_rate")
+        self.rules_scored = counter("fraud_rules_scored_total")
         self.score_duration = histogram("fraud_score_duration_seconds")
         self.end_to_end = histogram("fraud_end_to_end_seconds")
         self.stage_duration = histogram("fraud_stage_duration_seconds")
@@ -243,6 +280,8 @@ class Metrics:
         self.alert_funnel = counter("fraud_alert_funnel_total")
         self.alert_ctr = gauge("fraud_alert_ctr")
         self.alert_precision = gauge("fraud_alert_precision")
+        self.outcome_precision = gauge("fraud_outcome_precision")
+        self.outcome_recall = gauge("fraud_outcome_recall")
         self.average_precision = gauge("fraud_average_precision")
         self.roc_auc = gauge("fraud_roc_auc")
         self.card_precision = gauge("fraud_card_precision")

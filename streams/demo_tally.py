@@ -43,6 +43,9 @@ def count_score(tally: Tally, score: dict[str, Any], now: float) -> None:
     by_name = {score["model"]["name"]: score["score"]} | {
         each["name"]: each["score"] for each in score["shadows"]
     }
+    if score["model"]["version"]:
+        # The rules stood in for it.
+        tally.versions.pop("rules", None)
     tally.versions[score["model"]["name"]] = ("champion", score["model"]["version"])
     for each in score["shadows"]:
         tally.versions[each["name"]] = ("shadow", each["version"])

@@ -182,6 +182,17 @@ class Labels(Section):
         return self
 
 
+class Drift(Section):
+    """How a learner is watched for concept drift, and what follows."""
+
+    detector: Literal["adwin", "page_hinkley"] = "adwin"
+    """What watches its losses and its calibration."""
+    replace_when: Literal["better", "trained"] = "better"
+    """When a second learner takes over after drift: once its loss is lower, or once it has learned enough."""
+    min_frauds: Annotated[int, Field(ge=1)] = 30
+    """Frauds a learner has learned before it is watched, compared or takes over."""
+
+
 class Slot(Section):
     """A model by name, with the kind of its learner."""
 
@@ -193,6 +204,8 @@ class Slot(Section):
     """Share of genuine outcomes that it learns; its scores are corrected for it."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Arguments of the learner."""
+    drift: Drift | None = None
+    """Detection of concept drift and the reaction to it; without it the learner just goes on learning."""
 
 
 class Models(Section):
@@ -225,10 +238,34 @@ class Models(Section):
 class Policy(Section):
     """From score to alert."""
 
+    kind: Literal["threshold", "budget", "cost"] = "threshold"
+    """What decides: a fixed threshold, one held to alerts_per_day, or the expected loss of a transaction."""
     threshold: Share = 0.2
-    """Lowest score that raises an alert."""
+    """Lowest score that raises an alert; of a budget at its start, of costs for currencies without one."""
+    alerts_per_day: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 100.0
+    """Alerts in a day of event time, over all partitions, to which a budget holds the threshold."""
+    investigation_cost: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """What an investigation costs in minor units, by currency; with kind "cost" score x amount reaches it."""
+    cooldown: Duration = 0
+    """So long after an alert, in event time, its card raises no other one in the same partition."""
+    control_share: Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)] = 0.0
+    """Share of the cards whose alerts are marked as control group, to be left alone."""
+    control_key_file: str = ""
+    """File with a key of at least 32 bytes, which draws the control group."""
     reasons: Annotated[int, Field(ge=0, le=50)] = 5
     """Most reasons given with an alert."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "cost" and not self.investigation_cost:
+            raise ValueError('kind "cost" needs investigation_cost, for instance {EUR = 500}')
+        if self.investigation_cost and self.kind != "cost":
+            raise ValueError('investigation_cost is for kind "cost"')
+        if self.control_share and not self.control_key_file:
+            raise ValueError(
+                "control_share needs control_key_file: a file with 32 random bytes that only the scorers read"
+            )
+        return self
 
 
 class Worker(Section):

@@ -66,13 +66,18 @@ class Settings(Section):
             raise ValueError(
                 "topics.retention must be longer than labels.maturity, or scored features are gone"
             )
+        if self.policy.kind == "budget" and self.policy.alerts_per_day < self.topics.partitions:
+            raise ValueError(
+                f"policy.alerts_per_day ({self.policy.alerts_per_day:g}) must be at least topics.partitions "
+                f"({self.topics.partitions}): each of them holds its part of the budget"
+            )
         return self
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits over all that can change a score or an alert, wherever it was set."""
         content = {name: part for name, part in self.model_dump(mode="json").items() if name in _DECIDING}
-        del content["models"]["checkpoint_key_file"]
+        del content["models"]["checkpoint_key_file"], content["policy"]["control_key_file"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return sha256(canonical.encode()).hexdigest()[:16]
 
@@ -91,11 +96,11 @@ class Settings(Section):
 
 
 def _toml(table: Mapping[str, Any]) -> str:
-    """TOML of nested plain values: tables as sections, what stands in lists inline."""
+    """TOML of nested plain values: tables as sections, what stands in lists inline; None is left out."""
     lines: list[str] = []
 
     def write(part: Mapping[str, Any], path: str) -> None:
-        plain = {name: item for name, item in part.items() if not isinstance(item, dict)}
+        plain = {n: item for n, item in part.items() if item is not None and not isinstance(item, dict)}
         if path and (plain or not part):
             lines.append(f"\n[{path}]")
         lines.extend(f"{_toml_key(name)} = {_toml_value(item)}" for name, item in plain.items())
@@ -113,9 +118,8 @@ def _toml_key(name: str) -> str:
 
 def _toml_value(item: object) -> str:
     if isinstance(item, dict):
-        return (
-            "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(each)}" for name, each in item.items()) + "}"
-        )
+        pairs = (f"{_toml_key(n)} = {_toml_value(each)}" for n, each in item.items() if each is not None)
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(item, list | tuple):
         return "[" + ", ".join(map(_toml_value, item)) + "]"
     return json.dumps(item, ensure_ascii=False)

@@ -143,7 +143,7 @@ class Catalogue:
                 public("dead_letters", "original bytes", "card label", "you", key="as it came"),
                 public("models", "Snapshot", "learn", "score learn", key="model", partitions=1),
                 public("control", "event", "you", "score learn", key="model", partitions=1),
-                public("metrics", "event", "observe", "you", key="metric", partitions=1),
+                public("metrics", "event", "score learn observe", "you", key="metric", partitions=1),
                 *(internal(f"by-{each}", each, "columns", "card", "score") for each in entities),
                 internal("scored", "card", "columns", "score", "label observe"),
                 internal("known-frauds", first, "columns", "label", "score"),

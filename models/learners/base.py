@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,26 @@ Floats = NDArray[np.float64]
 
 GOLDEN_ROWS = 16
 """How many of the last learned rows a learner remembers for a snapshot's golden vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftEvent:
+    """Something that a learner noticed about drift, or did about it.
+
+    :ivar what: "warning", "drift", "replaced" or "dropped".
+    :ivar signal: what was compared: "fraud_loss" and "genuine_loss" (shares of the largest loss that counts),
+        "calibration" (outcome minus probability), or "log_loss" (nats) of the learner and of its replacement.
+    :ivar before: the signal's mean before the change, or the learner's loss.
+    :ivar after: the signal's mean since, or the replacement's loss.
+    :ivar n_learned: outcomes learned, this one included.
+    """
+
+    what: str
+    signal: str
+    detector: str
+    before: float
+    after: float
+    n_learned: int
 
 
 class Learner(ABC):
@@ -88,6 +109,18 @@ class Learner(ABC):
     @abstractmethod
     def freeze(self) -> FrozenScorer:
         """The learner as it is now, as a scorer that shares nothing with it."""
+
+    def renewed(self) -> Learner | None:
+        """A copy that keeps what is known and learns faster; None for a learner that has no such form."""
+        return None
+
+    def take_events(self) -> list[DriftEvent]:
+        """What has happened about drift since the last call; none for a learner that watches for none."""
+        return []
+
+    def figures(self) -> dict[str, float]:
+        """Finite numbers about the learner that a version published of it carries."""
+        return {}
 
     @property
     def reference(self) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections import deque
@@ -29,6 +30,8 @@ SAMPLE = 8192
 """Genuine rows kept for fitting, a uniform sample since the last fit (Vitter: algorithm R, 1985)."""
 FRAUDS = 2048
 """Last frauds kept for fitting."""
+RENEWED = 0.3
+"""Share of its gradient history that a renewed copy keeps: AdaGrad's steps are 1.8 times as long."""
 
 FINE = (
     "amount",
@@ -137,6 +140,15 @@ class BinnedLearner(Learner):
             cross_weight=flat[n_plain:].copy(),
             intercept=float(self._model.intercept),
         )
+
+    def renewed(self) -> BinnedLearner:
+        """A copy with the same weights and most of the gradient history forgotten, which is what makes steps
+        short.
+        """
+        twin = copy.deepcopy(self)
+        for key in twin._optimizer.g2:
+            twin._optimizer.g2[key] *= RENEWED
+        return twin
 
     def _keys(self, x: Floats) -> dict[int, float]:
         if not self._bins:

@@ -27,11 +27,12 @@ from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.card import time_rules
 from streams.stages.card_core import CardCore, CardState
 from streams.stages.columns import Columns
+from streams.stages.decisions import decision_policy
 from streams.stages.label import label_policy
 from streams.stages.label_core import LabelJoin
 from streams.stages.label_state import LabelState, LabelStep
 from streams.stages.learn import learn_rules
-from streams.stages.learn_core import LearnCore, LearnState
+from streams.stages.learn_core import LearnCore, LearnState, ModelDrift
 from streams.stages.model_slots import build_learners, initial_deployment
 from streams.stages.rows import from_history
 from streams.stages.score_core import ScoreCore, ScoreState
@@ -89,6 +90,7 @@ class BacktestResult:
     counts: dict[str, int]
     feature_digest: str
     duration_s: float
+    drift: list[ModelDrift]
 
 
 class Backtest:
@@ -107,7 +109,7 @@ class Backtest:
         self._cards = CardState(spec, time_rules(settings))
         self._card_core = CardCore(spec)
         self._score_state = ScoreState(spec, lateness_ms=settings.time.allowed_lateness)
-        self._score_core = ScoreCore(settings.policy.threshold, time.perf_counter)
+        self._score_core = ScoreCore(decision_policy(settings), time.perf_counter)
         self._deployment = initial_deployment(settings.models, spec)
         # Time budgets depend on the machine; a backtest must not.
         self._deployment.seconds_per_row = float("inf")
@@ -230,6 +232,7 @@ class Backtest:
             counts={"transactions": self._read, "scored": len(scores.transaction_id)},
             feature_digest=self._digest.hex(),
             duration_s=duration,
+            drift=learning.drift,
         )
 
 

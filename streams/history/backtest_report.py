@@ -47,6 +47,7 @@ def report(result: BacktestResult, start: int | None, end: int | None) -> dict[s
             }
             for position, (name, scores) in enumerate(result.scores.items())
         ],
+        "drift": [each.record() for each in result.drift],
     }
 
 

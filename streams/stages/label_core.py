@@ -37,7 +37,13 @@ from streams.stages.columns import Columns
 from streams.stages.label_state import Alerted, LabelState, LabelStep, Verdict, with_verdict
 
 #: Outcomes keep these columns of the scored rows.
+_CARRIED = (
+    "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "alert", "control",
+    "propensity",
+)  # fmt: skip
 _CARRIED_STRINGS = ("transaction_id", "card_id")
+#: Source of an outcome about which nobody has said anything.
+MATURITY = "maturity"
 #: Verdicts kept of one transaction: changes of mind in time, each of higher rank than those before it.
 MOST_VERDICTS = 16
 
@@ -257,7 +263,7 @@ class LabelJoin:
             keep.append(index)
             fraud.append(is_fraud)
             known_at.append(matured_at)
-            source.append(verdict.source if verdict is not None else "maturity")
+            source.append(verdict.source if verdict is not None else MATURITY)
             if verdict is not None:
                 self.counts[verdict.source, "joined"] += 1
         self._commit(state, step, change)
@@ -310,10 +316,7 @@ def _risen(held: dict[int, int], partition: int, watermark: int) -> dict[int, in
 def _outcomes(
     rows: Columns, fraud: Sequence[bool], known_at: Sequence[int], source: Sequence[str]
 ) -> Columns:
-    arrays = {
-        name: rows.arrays[name]
-        for name in ("event_time", "transaction", "card", "hop", "features", "champion", "shadows")
-    }
+    arrays = {name: rows.arrays[name] for name in _CARRIED}
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)
     strings = {name: rows.strings[name] for name in _CARRIED_STRINGS}

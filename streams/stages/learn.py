@@ -1,7 +1,8 @@
 """The learn stage: River learners on outcomes, frozen versions out.
 
 Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic,
-keyed `name/version`; the oldest are tombstoned.
+keyed `name/version`; the oldest are tombstoned; and what learners notice about concept drift to the metrics
+topic, keyed `drift`.
 
 State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
 checkpoint (`learn_checkpoint.py`). Batches are finished only when a checkpoint covers them, so that a
@@ -21,6 +22,7 @@ from collections.abc import Callable, Generator, Iterator
 import faust
 
 from models.snapshot import Snapshot, encode
+from streams.contract.codecs import encode as encode_json
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
@@ -162,7 +164,15 @@ class LearnWork:
                 yield Step(self._versions(snapshots))
                 failpoint("learn:published")
             yield BREATH
+        if state.drift:
+            yield Step(self._drift_records(state))
         return published
+
+    def _drift_records(self, state: LearnState) -> list[Output]:
+        noticed, state.drift = state.drift, []
+        self._context.metrics.drift_alarms.add(sum(each.event.what == "drift" for each in noticed), "concept")
+        topic = self._context.name("metrics")
+        return [Output(topic, 0, b"drift", encode_json(each.record())) for each in noticed]
 
     def _versions(self, snapshots: list[Snapshot]) -> list[Output]:
         topic = self._context.name("models")

@@ -19,19 +19,20 @@ import numpy as np
 from models.learners import checkpoint
 from streams.errors import StateMismatch
 from streams.sections import Models
-from streams.stages.learn_core import LearnState
+from streams.stages.learn_core import LearnState, Waiting
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "fraudstream-learn-2"
+FORMAT = "fraudstream-learn-3"
 
 
 def slot_terms(models: Models) -> dict[str, str]:
     """What a learner depends on besides the feature spec, by model name."""
-    return {
-        slot.name: json.dumps([slot.kind, slot.options, slot.negative_rate], sort_keys=True)
-        for slot in (models.champion, *models.shadows)
-    }
+    terms = {}
+    for slot in (models.champion, *models.shadows):
+        drift = [] if slot.drift is None else [slot.drift.model_dump()]
+        terms[slot.name] = json.dumps([slot.kind, slot.options, slot.negative_rate, *drift], sort_keys=True)
+    return terms
 
 
 class _Saved(msgspec.Struct):
@@ -44,7 +45,7 @@ class _Saved(msgspec.Struct):
     watermarks: dict[int, int]
     clock: int
     published_at: int
-    waiting: list[tuple[int, int, bool, int, bytes]]
+    waiting: list[Waiting]
     seen: dict[int, bool]
     learners: dict[str, bytes]
 
@@ -153,9 +154,7 @@ class LearnCheckpoint:
         return kept
 
 
-def _waiting(
-    state: LearnState, waiting: list[tuple[int, int, bool, int, bytes]]
-) -> list[tuple[int, int, bool, int, bytes]]:
+def _waiting(state: LearnState, waiting: list[Waiting]) -> list[Waiting]:
     """The outcomes with the masks of the learners that there are now, as a heap.
 
     What no former learner wanted was not kept, and is missing for a new one that samples more.
@@ -164,8 +163,8 @@ def _waiting(
         np.array([item[1] for item in waiting], np.uint64), np.array([item[2] for item in waiting], np.bool_)
     ).tolist()
     kept = [
-        (known_at, transaction, fraud, mask, features)
-        for (known_at, transaction, fraud, _, features), mask in zip(waiting, wanted, strict=True)
+        (known_at, transaction, fraud, mask, features, weight)
+        for (known_at, transaction, fraud, _, features, weight), mask in zip(waiting, wanted, strict=True)
         if mask
     ]
     heapq.heapify(kept)

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from river import __version__ as RIVER
 
-from models.learners.base import Learner
+from models.learners.base import DriftEvent, Learner
+from models.outcome_weights import outcome_weights
 from models.sampling import keep_mask
 from models.snapshot import Snapshot, make
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
+from streams.stages.label_core import MATURITY
+
+#: An outcome that waits: known_at, transaction, fraud, learners as a bit mask, features, weight.
+Waiting = tuple[int, int, bool, int, bytes, float]
 
 #: Outcomes learned between two chances for others to run.
 SLICE = 8
@@ -51,6 +56,19 @@ class LearnRules:
         return outcomes >= self.min_outcomes and learner.n_frauds >= self.min_frauds
 
 
+@dataclass(frozen=True, slots=True)
+class ModelDrift:
+    """What the learner of a model noticed about drift, at the outcome that took effect at `event_time`."""
+
+    model: str
+    event_time: int
+    event: DriftEvent
+
+    def record(self) -> dict[str, int | float | str]:
+        """The same as it is published."""
+        return {"event_time": self.event_time, "model": self.model, **asdict(self.event)}
+
+
 class LearnState:
     """The learners, the outcomes that wait, and how far the scoring watermark is known.
 
@@ -70,8 +88,10 @@ class LearnState:
         self.watermarks = dict.fromkeys(range(partitions), NEVER)
         self.clock = NEVER
         self.published_at = NEVER
-        #: (known_at, transaction, fraud, learners as a bit mask, features), a heap
-        self.waiting: list[tuple[int, int, bool, int, bytes]] = []
+        #: a heap
+        self.waiting: list[Waiting] = []
+        #: what learners noticed about drift, for whoever reports it to take away
+        self.drift: list[ModelDrift] = []
         #: verdict learned last, by transaction; the oldest are forgotten
         self.seen: dict[int, bool] = {}
 
@@ -97,12 +117,21 @@ class LearnCore:
         self.rules = rules
 
     def take(self, state: LearnState, outcomes: Columns) -> int:
-        """Outcomes that will be learned once they take effect; returns how many of them are kept."""
+        """Outcomes that will be learned once they take effect; returns how many of them are kept.
+
+        Those that say nothing (`models/outcome_weights.py`) are not.
+        """
         if not len(outcomes):
             return 0
         transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
         known_at = outcomes.ints("known_at")
-        wanted = state.wants(transactions, fraud)
+        weights = outcome_weights(
+            outcomes.bools("alert"),
+            outcomes.bools("control"),
+            outcomes.floats("propensity"),
+            np.array([source != MATURITY for source in outcomes.strings["source"]], np.bool_),
+        )
+        wanted = np.where(weights > 0.0, state.wants(transactions, fraud), 0)
         features = np.ascontiguousarray(outcomes.floats("features"))
         keep = np.flatnonzero(wanted).tolist()
         for index in keep:
@@ -112,6 +141,7 @@ class LearnCore:
                 bool(fraud[index]),
                 int(wanted[index]),
                 features[index].tobytes(),
+                float(weights[index]),
             )
             heapq.heappush(state.waiting, item)
         return len(keep)
@@ -126,7 +156,7 @@ class LearnCore:
         state.clock = max(state.clock, clock)
         done = 0
         while state.waiting and state.waiting[0][0] <= state.clock:
-            known_at, transaction, fraud, wanted, features = state.waiting[0]
+            known_at, transaction, fraud, wanted, features, weight = state.waiting[0]
             step = known_at - known_at % self.rules.publish_every_ms
             if step > state.published_at:
                 yield self._publish(state, step)
@@ -136,7 +166,8 @@ class LearnCore:
                     yield []
             heapq.heappop(state.waiting)
             if self._is_new(state, transaction, fraud):
-                self._learn(state, np.frombuffer(features), fraud, wanted)
+                self._learn(state, np.frombuffer(features), fraud, wanted, weight)
+                self._note_drift(state, known_at)
             done += 1
             if done % SLICE == 0:
                 yield []
@@ -160,16 +191,22 @@ class LearnCore:
         features: np.ndarray[tuple[int], np.dtype[np.float64]],
         fraud: bool,
         wanted: int,
+        weight: float,
     ) -> None:
         for position, (name, learner) in enumerate(state.learners.items()):
             if not wanted >> position & 1:
                 continue
             try:
-                learner.learn(features, fraud)
+                learner.learn(features, fraud, weight)
             except ValueError:
                 state.refused[name] += 1
             else:
                 state.learned[name] += 1
+
+    @staticmethod
+    def _note_drift(state: LearnState, event_time: int) -> None:
+        for name, learner in state.learners.items():
+            state.drift += [ModelDrift(name, event_time, event) for event in learner.take_events()]
 
     def _publish(self, state: LearnState, step: int) -> list[Snapshot]:
         """A new version of every learner that has learned enough, and something since its last one."""
@@ -197,6 +234,7 @@ class LearnCore:
                     reference=learner.reference,
                     golden_x=learner.recent,
                     river=RIVER,
+                    metrics=learner.figures(),
                 )
             )
         return snapshots

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
+from models.learners.drift_aware import DriftAwareLearner
 from models.learners.registry import LEARNERS
 from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
 from streams.errors import SettingsError
+from streams.keys import read_key
 from streams.sections import Models, Slot
-
-#: Bytes; shorter than the digest of HMAC-SHA256 a key weakens it.
-SHORTEST_KEY = 32
 
 
 def build_learners(models: Models, spec: FeatureSpec) -> dict[str, Learner]:
@@ -45,7 +44,8 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
             f"{place}.options: {slot.kind} has no option {', '.join(unknown)}; known are {', '.join(known)}"
         )
     try:
-        return LEARNERS[slot.kind](spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        make = partial(LEARNERS[slot.kind], spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
+        return make() if slot.drift is None else DriftAwareLearner(make, **slot.drift.model_dump())
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
 
@@ -70,18 +70,7 @@ def checkpoint_key(models: Models) -> bytes:
         SettingsError: the file cannot be read or holds too little.
     """
     file = models.checkpoint_key_file
-    if not file:
-        return b""
-    try:
-        key = Path(file).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"models.checkpoint_key_file: cannot read {file}: {error.strerror}") from None
-    if len(key) < SHORTEST_KEY:
-        raise SettingsError(
-            f"models.checkpoint_key_file: {file} holds {len(key)} bytes, a key has {SHORTEST_KEY} or more: "
-            f"`openssl rand -out {file} {SHORTEST_KEY}`"
-        )
-    return key
+    return read_key("models.checkpoint_key_file", file) if file else b""
 
 
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from monitoring.decision_quality import AlertRate, DecisionQuality
 from monitoring.drift import DriftMonitor
 from monitoring.funnel import AlertFunnel
 from monitoring.live_quality import RoleQuality
@@ -45,6 +46,8 @@ class ObserveCore:
         self._scores: dict[str, DriftMonitor] = {}
         self._quality: dict[str, RoleQuality] = {}
         self._funnel = AlertFunnel(window_ms=7 * DAY)
+        self._decisions = DecisionQuality()
+        self._alert_rate = AlertRate()
         self.watermark = NEVER
 
     def scored(self, rows: Columns) -> None:
@@ -53,6 +56,8 @@ class ObserveCore:
         if not len(rows):
             return
         times = rows.ints("event_time")
+        # By the watermark, which no odd stamp moves.
+        self._alert_rate.update(rows.ints("watermark"), rows.bools("alert"))
         self._features.update(times, rows.floats("features"), self.watermark)
         for role, scores in by_model(rows).items():
             if role not in self._scores:
@@ -65,6 +70,8 @@ class ObserveCore:
         for role, scores in by_model(rows).items():
             quality = self._quality.setdefault(role, RoleQuality())
             quality.update(times, cards, frauds, scores)
+        alert, control, propensity = rows.bools("alert"), rows.bools("control"), rows.floats("propensity")
+        self._decisions.update(times, cards, frauds, alert, control, propensity)
 
     def feedback(self, alert_id: str, action: str, action_time: int) -> None:
         """What an analyst did with an alert."""
@@ -84,6 +91,7 @@ class ObserveCore:
                 "calibration_error": sketch.calibration_error(),
                 "card_precision": each.card_precision(),
             }
+        naive, corrected = self._decisions.naive(), self._decisions.corrected()
         return {
             "event_time": self.watermark,
             "quality": quality,
@@ -94,6 +102,10 @@ class ObserveCore:
             "funnel": self._funnel.counts(),
             "alert_ctr": self._funnel.ctr(),
             "alert_precision": self._funnel.precision(),
+            "alert_rate": self._alert_rate.per_day(),
+            "control_alerts": self._decisions.control_alerts(),
+            "outcome_precision": {"naive": naive.precision, "corrected": corrected.precision},
+            "outcome_recall": {"naive": naive.recall, "corrected": corrected.recall},
         }
 
 
@@ -171,6 +183,11 @@ class Observer:
             metrics.score_drift.set(value, role)
         metrics.alert_ctr.set(report["alert_ctr"])
         metrics.alert_precision.set(report["alert_precision"])
+        metrics.alert_rate.set(report["alert_rate"])
+        for estimate, value in report["outcome_precision"].items():
+            metrics.outcome_precision.set(value, estimate)
+        for estimate, value in report["outcome_recall"].items():
+            metrics.outcome_recall.set(value, estimate)
 
 
 def attach(app: faust.App, context: StageContext) -> Observer:

@@ -5,9 +5,9 @@ and the scored rows for the stages that learn and observe; all keyed by card, on
 came from.
 
 State by partition: terminal windows with known frauds, the last offset scored of every card partition, model
-versions (`score_core.py`). Rows wait until every input has reached their event time, unless they are
-live (`alignment.py`). A batch read again after a crash is scored with the versions that were in use, so
-that it gives the same scores.
+versions, what the decision policy remembers (`score_core.py`). Rows wait until every input has reached their
+event time, unless they are live (`alignment.py`). A batch read again after a crash is scored with the
+versions that were in use, so that it gives the same scores.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import replace
 import faust
 import numpy as np
 
+from models.decision import DecisionPolicy
 from models.deployment import Shadow
-from models.policy import ThresholdPolicy
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
@@ -30,6 +30,8 @@ from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
+from streams.stages.decision_counts import DecisionCounts
+from streams.stages.decisions import decision_policy
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import initial_deployment
@@ -48,7 +50,7 @@ MOST_MESSAGES = 1024
 _MARK_SECONDS = 0.25
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "alert",
+    "alert", "control", "propensity",
 )  # fmt: skip
 
 
@@ -64,15 +66,22 @@ _REPEAT_SECONDS = 1.0
 class ScoreWork:
     """One partition of the hop."""
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog, feed: ModelFeed) -> None:
+    def __init__(
+        self,
+        partition: int,
+        context: StageContext,
+        changelog: Changelog,
+        feed: ModelFeed,
+        policy: DecisionPolicy,
+    ) -> None:
         settings = context.settings
         self._partition = partition
         self._context = context
         self._changelog = changelog
         self._feed = feed
-        self._policy = ThresholdPolicy(settings.policy.threshold)
-        self._publisher = Publisher(context, self._policy)
-        self._core = ScoreCore(self._policy.threshold, context.clock)
+        self._publisher = Publisher(context, policy, partition)
+        self._core = ScoreCore(policy, context.clock)
+        self._counts = DecisionCounts(context.metrics, settings.policy, policy)
         self._deployment = initial_deployment(settings.models, context.spec)
         self._soonest = settings.labels.soonest
         shadows = len(self._deployment.shadows)
@@ -228,7 +237,9 @@ class ScoreWork:
         self._scored_until = max(self._scored_until, min(frontier, chunk.until))
         outputs = list(self._publisher.outputs(scored, self._deployment, self._core))
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
-        step = ScoreStep(applied=chunk.applied, began=self.state.began, ahead=chunk.ahead)
+        step = ScoreStep(
+            applied=chunk.applied, began=self.state.began, ahead=chunk.ahead, decisions=self._core.change
+        )
         yield from self._save(rows, None, step, outputs)
         self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         self._scored += len(rows)
@@ -293,7 +304,7 @@ class ScoreWork:
     def _count(self, rows: Columns) -> None:
         metrics = self._context.metrics
         metrics.transactions.add(len(rows), "scored")
-        metrics.alerts.add(int(rows.bools("alert").sum()))
+        self._counts.add(len(rows), self._core, self.state.decisions)
         metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
         if self._core.stood_in:
             metrics.champion_failures.add()
@@ -311,7 +322,6 @@ class ScoreWork:
                     shadow.snapshot.version,
                     shadow.off,
                 )
-        metrics.threshold.set(self._policy.threshold)
         metrics.lag_seconds.set(
             max(0.0, (self._context.now_ms() - int(rows.ints("record_time").max())) / 1000.0),
             self._context.name("transactions"),
@@ -351,9 +361,10 @@ def fault(shadow: Shadow) -> str:
 def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> StageLoop[ScoreWork]:
     """Read the hop and the known frauds in batches."""
     changelog = Changelog(context.name("score-state"), context.settings.broker, context.outputs)
+    policy = decision_policy(context.settings)
     loop = StageLoop(
         "score",
-        lambda partition: ScoreWork(partition, context, changelog, feed),
+        lambda partition: ScoreWork(partition, context, changelog, feed, policy),
         context.outputs,
         changelog,
         app.crash,

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.admission import ACCEPTED
+from models.decision import Decided, DecisionPolicy, DecisionState
 from models.deployment import Deployment
 from models.spec import FeatureSpec
 from models.windows import WindowStore
-from streams.stages import columns
+from streams.stages import columns, decisions
 from streams.stages.alignment import NEVER
 from streams.stages.card_core import SWEEP_PER_ROW
 from streams.stages.columns import Columns
@@ -38,6 +39,7 @@ class _Head(msgspec.Struct, array_like=True):
     began: int
     models: dict[str, int]
     ahead: dict[int, bytes] = {}
+    decisions: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class ScoreStep:
         told: event time up to which the label stage has told all that takes effect, by label partition.
         began: event time of the first row, `NEVER` for unchanged.
         models: version in use by model name, once a swap has been decided.
+        decisions: what the decisions about the batch changed (`decisions.py`).
     """
 
     applied: Mapping[int, int] = field(default_factory=dict)
@@ -57,6 +60,7 @@ class ScoreStep:
     began: int = NEVER
     models: Mapping[str, int] = field(default_factory=dict)
     ahead: Mapping[int, Offsets] = field(default_factory=dict)
+    decisions: bytes = b""
 
 
 class ScoreState:
@@ -74,6 +78,7 @@ class ScoreState:
         self.told: dict[int, int] = {}
         self.began = NEVER
         self.models: dict[str, int] = {}
+        self.decisions = DecisionState()
 
     def update(self, rows: Columns) -> Float:
         """Insert the rows; their window features, (rows, columns of the entity)."""
@@ -138,6 +143,7 @@ class ScoreState:
             "began": step.began,
             "models": dict(step.models),
             "frauds": frauds,
+            "decisions": step.decisions,
         }
         return Columns(meta, arrays).encode()
 
@@ -149,6 +155,7 @@ class ScoreState:
         if len(rows) and self.windows is not None:
             self.windows.insert(*self._window_rows(rows))
             self._sweep(rows)
+        decisions.apply(self.decisions, meta.decisions)
         self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.models, _unpacked(meta.ahead)))
 
     def advance(self, step: ScoreStep) -> None:
@@ -167,8 +174,9 @@ class ScoreState:
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:
             return self.windows.dump(bucket, _WINDOW_BUCKETS) if self.windows is not None else b""
+        ahead, remembered = _packed(self.ahead), decisions.encode_state(self.decisions)
         return msgspec.msgpack.encode(
-            _Head(self.applied, self.told, self.began, self.models, _packed(self.ahead))
+            _Head(self.applied, self.told, self.began, self.models, ahead, remembered)
         )
 
     def load(self, bucket: int, data: bytes) -> None:
@@ -180,6 +188,8 @@ class ScoreState:
         self.applied, self.told = head.applied, head.told
         self.began, self.models = head.began, head.models
         self.ahead = _unpacked(head.ahead)
+        self.decisions = DecisionState()
+        decisions.apply(self.decisions, head.decisions)
 
 
 class _DeltaMeta(msgspec.Struct):
@@ -189,6 +199,7 @@ class _DeltaMeta(msgspec.Struct):
     models: dict[str, int]
     frauds: bytes
     ahead: dict[int, bytes] = {}
+    decisions: bytes = b""
 
 
 _NO_OFFSETS = np.empty(0, np.int64)
@@ -212,28 +223,42 @@ def in_score_order(rows: Columns) -> Columns:
 
 
 class ScoreCore:
-    """Completes the features of rows and scores them."""
+    """Completes the features of rows, scores them and decides about them."""
 
-    def __init__(self, threshold: float, clock: Callable[[], float]) -> None:
-        self._threshold = threshold
+    def __init__(self, policy: DecisionPolicy, clock: Callable[[], float]) -> None:
+        self._policy = policy
         self._clock = clock
         #: what champion and shadows took for the last batch, in seconds
         self.seconds: tuple[float, ...] = ()
         #: name and version of what gave the last batch its scores, and whether that was the stand-in
         self.model: tuple[str, int] = ("", 0)
         self.stood_in = False
+        #: what became of the last batch, and of the state by it, as a delta
+        self.decided = Decided(np.empty(0), np.empty(0, np.bool_), np.empty(0, np.bool_), np.empty(0))
+        self.change = b""
 
     def process(self, state: ScoreState, deployment: Deployment, rows: Columns) -> Columns:
-        """The rows with all `features`, `champion` and `shadows` scores and `alert`.
+        """The rows with all `features`, `champion` and `shadows` scores, and the decision: the `threshold` in
+        force, `alert`, `control` and `propensity`.
 
         `shadows` is (rows, shadows), NaN where a shadow gave none.
         """
         features = np.hstack([rows.floats("features"), state.update(rows)])
         scored = deployment.score(features, self._clock)
         self.seconds, self.model, self.stood_in = scored.seconds, scored.model, scored.stand_in
+        if not self.model[1]:
+            # A slot without a learned version holds the rules under its own name.
+            self.model = deployment.stand_in.name, 0
         result = Columns(rows.meta, dict(rows.arrays), rows.strings)
         result.arrays["features"] = features
         result.arrays["champion"] = scored.champion
         result.arrays["shadows"] = np.ascontiguousarray(scored.shadows.T)
-        result.arrays["alert"] = scored.champion >= self._threshold
+        self._decide(state, result)
         return result
+
+    def _decide(self, state: ScoreState, rows: Columns) -> None:
+        scored = decisions.scored_rows(rows, self.model[0], stood_in=self.stood_in)
+        decided = self.decided = self._policy.decide(state.decisions, scored)
+        self.change = decisions.encode_change(state.decisions, decided) if self._policy.remembers else b""
+        for name in ("threshold", "alert", "control", "propensity"):
+            rows.arrays[name] = getattr(decided, name)

@@ -24,7 +24,6 @@ class ScoreFrame(Struct, frozen=True):
     """What all scores of a batch have in common."""
 
     scored_at: int
-    threshold: float
     model: ModelRef
     shadows: tuple[tuple[str, int], ...]
     spec: str
@@ -53,7 +52,10 @@ def score_lines(
     amount_minor: npt.NDArray[np.int64],
     score: Floats,
     shadows: Floats,
+    threshold: Floats,
     alert: npt.NDArray[np.bool_],
+    control: npt.NDArray[np.bool_],
+    propensity: Floats,
     features: Floats,
 ) -> list[bytes]:
     """One JSON document per row.
@@ -62,18 +64,20 @@ def score_lines(
         shadows: (rows, shadows), NaN where a shadow gave no score; such a shadow is left out.
         features: (rows, features).
     """
-    now, threshold, model = frame.scored_at, frame.threshold, frame.model
+    now, model = frame.scored_at, frame.model
     spec, config = frame.spec, frame.config
     return [
         _encode(
             _Line(
-                transaction, card, terminal, time, now, minor, code, value, threshold, raised, "champion",
-                model, beside, row, spec, config, False, 1.0,
+                transaction, card, terminal, time, now, minor, code, value, limit, raised, "champion",
+                model, beside, row, spec, config, held, chance,
             )
         )
-        for transaction, card, terminal, time, minor, code, value, raised, beside, row in zip(
+        for transaction, card, terminal, time, minor, code, value, limit, raised, held, chance, beside, row
+        in zip(
             transaction_id, card_id, terminal_id, event_time.tolist(), amount_minor.tolist(), currency,
-            score.tolist(), alert.tolist(), _shadows(frame.shadows, shadows), _matrix(features), strict=True,
+            score.tolist(), threshold.tolist(), alert.tolist(), control.tolist(), propensity.tolist(),
+            _shadows(frame.shadows, shadows), _matrix(features), strict=True,
         )
     ]  # fmt: skip
 

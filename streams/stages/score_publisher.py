@@ -1,16 +1,19 @@
-"""What the score stage publishes: a score for every row, an alert with reasons for the suspicious ones."""
+"""What the score stage publishes: a score for every row, an alert with reasons for the suspicious ones, every
+move of the threshold.
+"""
 
 from __future__ import annotations
 
 import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import msgspec
 import numpy as np
 
+from models.decision import DecisionPolicy
 from models.deployment import Deployment
-from models.policy import ThresholdPolicy
 from models.reasons import explain
 from models.snapshot import Snapshot
 from streams.contract.codecs import encode
@@ -27,19 +30,22 @@ logger = logging.getLogger(__name__)
 class Publisher:
     """Records of scored rows, keyed by card, on the partition the transaction came from."""
 
-    def __init__(self, context: StageContext, policy: ThresholdPolicy) -> None:
+    def __init__(self, context: StageContext, policy: DecisionPolicy, partition: int) -> None:
         self._context = context
         self._policy = policy
+        self._partition = partition
         self._config = context.settings.digest
         self._top = context.settings.policy.reasons
 
     def outputs(self, rows: Columns, deployment: Deployment, core: ScoreCore) -> Iterator[Output]:
-        """The score of every row, then the alerts; `core` has just scored the rows with `deployment`."""
+        """Moves of the threshold, the score of every row, then the alerts; `core` has just scored the rows
+        with `deployment`.
+        """
+        yield from self._moves(core)
         topic, alerts = self._context.name("scores"), self._context.name("alerts")
         _, *shadows = deployment.models()
         frame = ScoreFrame(
             scored_at=self._context.now_ms(),
-            threshold=self._policy.threshold,
             model=ModelRef(*core.model),
             shadows=tuple((name, version) for _, name, version in shadows),
             spec=self._context.spec.digest,
@@ -55,7 +61,10 @@ class Publisher:
             amount_minor=rows.ints("amount_minor"),
             score=rows.floats("champion"),
             shadows=rows.floats("shadows"),
+            threshold=rows.floats("threshold"),
             alert=rows.bools("alert"),
+            control=rows.bools("control"),
+            propensity=rows.floats("propensity"),
             features=rows.floats("features"),
         )
         keys = [card.encode() for card in rows.strings["card_id"]]
@@ -68,6 +77,12 @@ class Publisher:
             score = msgspec.json.decode(lines[row], type=Score)
             alert = alert_of(score, self._policy.alert_id(score.transaction_id), each)
             yield Output(alerts, partitions[row], keys[row], encode(alert))
+
+    def _moves(self, core: ScoreCore) -> Iterator[Output]:
+        """Every move of the threshold, with what it stands on, on the metrics topic."""
+        for change in core.decided.changes:
+            record = {"policy": self._policy.name, "partition": self._partition, **asdict(change)}
+            yield Output(self._context.name("metrics"), 0, b"threshold", encode(record))
 
     def _reasons(self, champion: Snapshot, features: Float) -> list[list[Reason]]:
         """The reasons of each row of `features`, (rows, features)."""

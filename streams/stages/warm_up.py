@@ -19,6 +19,7 @@ from streams.stages import columns
 from streams.stages.card import time_rules
 from streams.stages.card_core import CardCore, CardState
 from streams.stages.columns import Columns
+from streams.stages.decisions import decision_policy
 from streams.stages.model_slots import initial_deployment
 from streams.stages.rows import from_transactions
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
@@ -53,7 +54,8 @@ def warm_up(settings: Settings, spec: FeatureSpec) -> float:
     times = np.arange(10**12, 10**12 + _ROWS, dtype=np.int64)
     rows = from_transactions(transactions, np.arange(_ROWS, dtype=np.int64), times, spec)
     kept = columns.decode(CardCore(spec).process(cards, rows).encode())
-    ScoreCore(1.0, time.perf_counter).process(scores, deployment, kept)
+    kept.arrays["card_partition"] = np.zeros(_ROWS, np.int64)
+    ScoreCore(decision_policy(settings), time.perf_counter).process(scores, deployment, kept)
     frauds = {name: kept.arrays[name] for name in ("hop", "event_time", "transaction")}
     frauds |= {"known_at": times, "fraud": np.ones(_ROWS, np.bool_)}
     scores.add_frauds(Columns({}, frauds))

@@ -43,6 +43,8 @@ class Joined:
                 "event_time": np.array(times, np.int64),
                 "watermark": watermarks,
                 "alert": np.array([alert for _, alert in rows.values()]),
+                "control": np.zeros(n, np.bool_),
+                "propensity": np.ones(n),
                 "transaction": np.arange(n, dtype=np.uint64),
                 "card": np.zeros(n, np.uint64),
                 "hop": np.zeros(n, np.uint64),

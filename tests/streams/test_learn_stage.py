@@ -70,7 +70,11 @@ def outcomes(partition: int, watermark: int, known_at: Sequence[int] = (), *, ba
             "fraud": np.arange(n) % 2 == 0,
             "known_at": np.array(known_at, np.int64),
             "features": features,
+            "alert": np.zeros(n, np.bool_),
+            "control": np.zeros(n, np.bool_),
+            "propensity": np.ones(n),
         },
+        {"source": ["maturity"] * n},
     )
 
 

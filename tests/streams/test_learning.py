@@ -24,12 +24,14 @@ class Watched(LogisticLearner):
     def __init__(self) -> None:
         super().__init__(("known_at",))
         self.learned: list[int] = []
+        self.weights: list[float] = []
 
     def learn(
         self, x: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool, weight: float = 1.0
     ) -> None:
         super().learn(x, fraud, weight)
         self.learned.append(int(x[0]))
+        self.weights.append(weight)
 
 
 def outcomes(known_at: Sequence[int], first: int = 0) -> Columns:
@@ -41,7 +43,11 @@ def outcomes(known_at: Sequence[int], first: int = 0) -> Columns:
             "fraud": np.arange(n) % 2 == 0,
             "known_at": np.array(known_at, np.int64),
             "features": np.array(known_at, np.float64)[:, None],
+            "alert": np.zeros(n, np.bool_),
+            "control": np.zeros(n, np.bool_),
+            "propensity": np.ones(n),
         },
+        {"source": ["maturity"] * n},
     )
 
 
@@ -111,6 +117,23 @@ def test_others_run_while_a_learner_catches_up() -> None:
     CORE.take(state, outcomes([3, 5]))
     breaths = sum(not snapshots for snapshots in CORE.advance(state, 6))
     assert (breaths, learner.learned) == (5, [3, 5])  # two before each outcome, and the first step's
+
+
+def test_alerts_that_are_left_alone_speak_for_those_that_are_not() -> None:
+    """The control group counts by its chance; silence about other alerts is not learned, verdicts on them
+    are.
+    """
+    learner = Watched()
+    state = LearnState({"m": learner})
+    rows = outcomes([1, 2, 3, 4])
+    rows.arrays["alert"] = np.array([False, True, True, True])
+    rows.arrays["control"] = np.array([False, True, False, False])
+    rows.arrays["propensity"] = np.array([1.0, 0.25, 0.75, 0.75])
+    rows.strings["source"] = ["maturity", "maturity", "maturity", "analyst"]
+    assert CORE.take(state, rows) == 3
+    advance(state, 5)
+    assert learner.learned == [1, 2, 4]
+    assert learner.weights == [1.0, 4.0, 1.0]
 
 
 def test_an_outcome_that_cannot_be_learned_is_counted() -> None:

@@ -27,6 +27,10 @@ def sample(n: int, seed: int, *, day: int = 0) -> Columns:
             "champion": np.clip(0.4 * fraud + 0.6 * random.random(n), 0, 1),
             "shadows": shadow,
             "fraud": fraud,
+            "watermark": np.full(n, START + day * DAY),
+            "alert": fraud,
+            "control": np.zeros(n, np.bool_),
+            "propensity": np.ones(n),
         },
         {},
     )

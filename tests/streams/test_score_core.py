@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 
+from models.decision import DecisionPolicy
+from models.policy import ThresholdPolicy
 from streams.stages.card_core import CardCore, CardState
 from streams.stages.columns import Columns
 from streams.stages.model_slots import initial_deployment
@@ -14,12 +16,15 @@ from streams.stages.rows import from_history
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep, in_score_order
 from tests.streams.made_up import HOUR, RULES, SPEC, history, settings
 
+FIXED = DecisionPolicy(ThresholdPolicy(0.5))
+
 
 def scored_parts(n: int, seed: int, parts: int) -> list[Columns]:
     """Rows as the card stage sends them, in score order, cut in parts."""
     sent = in_score_order(
         CardCore(SPEC).process(CardState(SPEC, RULES), from_history(history(n, seed), 0, SPEC))
     )
+    sent.arrays["card_partition"] = np.zeros(len(sent), np.int64)
     return [sent.take(index) for index in np.array_split(np.arange(len(sent)), parts)]
 
 
@@ -33,7 +38,7 @@ def frauds_of(rows: Columns) -> Columns:
 
 
 def features(state: ScoreState, parts: list[Columns]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    core, deployment = ScoreCore(0.5, time.perf_counter), initial_deployment(settings().models, SPEC)
+    core, deployment = ScoreCore(FIXED, time.perf_counter), initial_deployment(settings().models, SPEC)
     return np.vstack([core.process(state, deployment, part).floats("features") for part in parts])
 
 
@@ -83,12 +88,12 @@ def test_alerts_are_scores_from_the_threshold_on() -> None:
     part = scored_parts(100, 1, 1)[0]
     deployment = initial_deployment(settings().models, SPEC)
     scores = (
-        ScoreCore(2.0, time.perf_counter)
+        ScoreCore(FIXED, time.perf_counter)
         .process(ScoreState(SPEC, lateness_ms=HOUR), deployment, part)
         .floats("champion")
     )
     threshold = float(np.sort(scores)[-3])
-    result = ScoreCore(threshold, time.perf_counter).process(
+    result = ScoreCore(DecisionPolicy(ThresholdPolicy(threshold)), time.perf_counter).process(
         ScoreState(SPEC, lateness_ms=HOUR), deployment, part
     )
     np.testing.assert_array_equal(result.bools("alert"), result.floats("champion") >= threshold)

@@ -31,7 +31,7 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
         st.lists(FLOATS | st.just(math.nan), min_size=len(rows) * len(names), max_size=len(rows) * len(names))
     )
     shadows = np.array(beside, dtype=float).reshape(len(rows), len(names))
-    frame = ScoreFrame(7, 0.5, ModelRef("champion%", 3), tuple((name, 2) for name in names), "spec", "config")
+    frame = ScoreFrame(7, ModelRef("champion%", 3), tuple((name, 2) for name in names), "spec", "config")
     lines = score_lines(
         frame,
         transaction_id=[row[0] for row in rows],
@@ -42,15 +42,19 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
         amount_minor=np.arange(len(rows), dtype=np.int64),
         score=np.array([row[4] for row in rows]),
         shadows=shadows,
+        threshold=np.array([row[4] / 2 for row in rows]),
         alert=np.array([row[5] for row in rows], dtype=np.bool_),
+        control=np.array([index % 2 == 1 for index in range(len(rows))], dtype=np.bool_),
+        propensity=np.array([0.25 if index % 2 else 1.0 for index in range(len(rows))]),
         features=matrix,
     )
     expected = [
         Score(
-            transaction, card, terminal, time, 7, index, "EUR", score, 0.5, alert, "champion", frame.model,
+            transaction, card, terminal, time, 7, index, "EUR", score, score / 2, alert,
+            "champion", frame.model,
             [ShadowScore(name, 2, value) for name, value in zip(names, shadows[index].tolist(), strict=True)
              if value == value],
-            matrix[index].tolist(), "spec", "config",
+            matrix[index].tolist(), "spec", "config", index % 2 == 1, 0.25 if index % 2 else 1.0,
         )
         for index, (transaction, card, terminal, time, score, alert) in enumerate(rows)
     ]  # fmt: skip
