@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_labels_from_after_the_end_change_nothing() -> None:
 def test_verdicts_of_analysts_act_from_the_next_day_on() -> None:
     """Scores are those without analysts until their first verdicts; how the rows are read changes nothing."""
     columns = history(N, 2)
-    sections: dict[str, dict[str, object]] = {"labels": {"maturity": "2d"}, "policy": {"threshold": 0.001}}
+    sections: dict[str, Any] = {"labels": {"maturity": "2d"}, "policy": {"threshold": 0.001}}
     without, whole = run(columns, **sections), run(columns, analysts=9, **sections)
     again = run(columns, 7, analysts=9, **sections)
     np.testing.assert_array_equal(again.scores["logistic"], whole.scores["logistic"])
