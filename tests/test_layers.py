@@ -30,7 +30,7 @@ ROOMS = (
     {"kafka"},
     {"contract"},
     {"stages"},
-    {"history"},
+    {"history", "live"},
     {"app", "worker"},
     {"commands"},
     {"demo", "cli"},

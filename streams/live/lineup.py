@@ -1,0 +1,50 @@
+"""The models that score in this worker, over all of its partitions; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from models.deployment import Deployment
+from models.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A model in place: outcomes it has learned, and on how many partitions it is off, with one reason."""
+
+    role: str
+    name: str
+    version: int
+    learned: int
+    partitions: int
+    off_on: int
+    off_because: str | None
+
+
+def lineup(deployments: Iterable[Deployment]) -> list[Place]:
+    """The models in place, champion first; of versions that differ between partitions the highest.
+
+    Partitions take a new version up between two of their batches, and switch a shadow off each by itself.
+    """
+    found: dict[tuple[str, str], Place] = {}
+    for deployment in deployments:
+        learned = {each.name: each.n_learned for each in _snapshots(deployment)}
+        reasons = {shadow.snapshot.name: shadow.off for shadow in deployment.shadows}
+        for role, name, version in deployment.models():
+            before = found.get((role, name))
+            reason = reasons.get(name) if role == "shadow" else None
+            found[role, name] = Place(
+                role,
+                name,
+                max(version, before.version if before else version),
+                max(learned[name], before.learned if before else 0),
+                (before.partitions if before else 0) + 1,
+                (before.off_on if before else 0) + (reason is not None),
+                reason or (before.off_because if before else None),
+            )
+    return list(found.values())
+
+
+def _snapshots(deployment: Deployment) -> list[Snapshot]:
+    return [deployment.champion, *(shadow.snapshot for shadow in deployment.shadows)]
