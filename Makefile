@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint format types audit lock kafka-test clean
+.PHONY: help install demo test lint format types audit generated secrets lock kafka-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,16 @@ types: install  ## mypy, strict
 
 audit: install  ## known vulnerabilities among the locked dependencies
 	@$(BIN)/python .ci/audit.py requirements.lock
+
+generated: install  ## write dashboards and docs/metrics.md anew
+	@$(BIN)/python -m monitoring.dashboards
+
+secrets:  ## what docker-compose.yml reads from ./secrets, where it is missing
+	@mkdir -p -m 700 secrets
+	@test -s secrets/grafana_admin_password || $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(24), end="")' > secrets/grafana_admin_password
+	@test -s secrets/alert_webhook_url || printf 'http://localhost:9/' > secrets/alert_webhook_url
+	@chmod 644 secrets/*
+	@echo "Grafana: user operator, password in secrets/grafana_admin_password; alerts go to the address in secrets/alert_webhook_url"
 
 kafka-test: install  ## the broker tests on real Apache Kafka (needs Java 17 and Maven)
 	$(BIN)/python -m tests.kafka.run $(ARGS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,6 +104,13 @@ class Gauge(_Family):
     def set(self, value: float, *labels: str) -> None:
         with self._lock:
             self._values[self._bounded(labels, self._values)] = float(value)
+
+    def replace(self, values: Mapping[Labels, float]) -> None:
+        """These children and no others: partitions that this worker has now."""
+        with self._lock:
+            self._values = {}
+            for labels, value in values.items():
+                self._values[self._bounded(labels, self._values)] = float(value)
 
     def value(self, *labels: str) -> float:
         """The present value of one child; NaN if it does not exist."""

@@ -22,12 +22,16 @@ SUPPRESSED = ("cooldown", "budget")
 RULES_BECAUSE = ("unlearned", "failed")
 ESTIMATES = ("naive", "corrected")
 DROPPED = ("transaction_ids", "window_events", "known_frauds")
+LOG_LEVELS = ("warning", "error")
+LOG_SOURCES = ("fraudstream", "kafka", "faust", OTHER)
 SHADOW_FAULTS = ("raised", "not_finite", "slow")
 
 # 0.1 s, the service level objective for a decision, is an edge of both latency histograms.
 SCORE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 END_TO_END_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0)
+LOOP_DELAY_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 LABEL_DELAY_SECONDS = (
     60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0, 172_800.0, 259_200.0, 604_800.0, 1_209_600.0, 2_592_000.0,
     5_184_000.0, 7_776_000.0,
@@ -51,6 +55,14 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_unaccounted_transactions", "gauge", "transactions",
         "Consumed minus scored, dead-lettered and duplicate.",
         "anything but 0 once the stages are idle."),
+    Definition("fraud_partition_unaccounted_transactions", "gauge", "transactions",
+        "The same by stage and partition.",
+        "anything but 0 once the stages are idle.",
+        labels=("stage", "partition"), limit=256),
+    Definition("fraud_consumed_records_total", "counter", "records",
+        "Records of a consumed partition that are finished: all that they cause is durable.",
+        "no increase while messages lag.",
+        labels=("stage", "topic", "partition"), limit=512),
     Definition("fraud_alerts_total", "counter", "alerts",
         "Alerts published.",
         "a jump, or none for hours."),
@@ -83,27 +95,48 @@ METRICS: tuple[Definition, ...] = (
         "p99 above 0.1.",
         buckets=END_TO_END_SECONDS),
     Definition("fraud_stage_duration_seconds", "histogram", "seconds",
-        "Time a stage took for a batch, sends included.",
-        "p99 above the poll interval.",
-        labels=("stage",), children=_each(STAGES), buckets=STAGE_SECONDS),
+        "Time a stage took for the batch of a partition, sends and saved state included.",
+        "p99 above 1.",
+        labels=("stage",), children=_each(STAGES), buckets=STAGE_SECONDS, limit=8),
+    Definition("fraud_batch_records", "histogram", "records",
+        "Kafka records that a partition of a stage took at once.",
+        "at its upper end for long: the stage does not keep up.",
+        labels=("stage",), children=_each(STAGES), buckets=BATCH_RECORDS, limit=8),
     Definition("fraud_score", "histogram", "probability",
         "Scores given, by role.",
         "a shape unlike last week's.",
-        labels=("role",), children=_each(ROLES), buckets=SCORE_EDGES),
+        labels=("role",), children=_each(ROLES), buckets=SCORE_EDGES, limit=8),
     Definition("fraud_consumer_lag_messages", "gauge", "messages",
-        "High watermark minus position of a consumed partition.",
+        "Records of a consumed partition that are not finished; of the stage that is furthest behind.",
         "rising for minutes.",
         labels=("topic", "partition"), limit=512),
     Definition("fraud_consumer_lag_seconds", "gauge", "seconds",
-        "Wall clock minus the Kafka timestamp of the record processed last.",
-        "above 60 while messages lag.",
+        "Wall clock minus the Kafka timestamp of the record finished last; 0 when none waits.",
+        "above 60.",
+        labels=("topic", "partition"), limit=512),
+    Definition("fraud_stalled_seconds", "gauge", "seconds",
+        "How long records of a consumed partition have waited without one being finished.",
+        "above 60.",
         labels=("topic", "partition"), limit=512),
     Definition("fraud_commit_age_seconds", "gauge", "seconds",
-        "Longest time since a partition with messages waiting was worked on.",
-        "above 60 while messages lag."),
+        "How long finished records of a partition have not been committed; the longest of all.",
+        "above 60: a crash would repeat as much."),
     Definition("fraud_rebalances_total", "counter", "rebalances",
         "Partition assignments received.",
         "more than one per deployment."),
+    Definition("fraud_restore_seconds", "gauge", "seconds",
+        "Time in which the state of the partition assigned last was read from its topic.",
+        "above 30: a rebalance stops the partition for so long.",
+        labels=("stage",)),
+    Definition("fraud_event_loop_delay_seconds", "histogram", "seconds",
+        "How late the event loop comes back from a wait of 0.1 seconds.",
+        "p99 above 0.25.",
+        buckets=LOOP_DELAY_SECONDS),
+    Definition("fraud_log_messages_total", "counter", "messages",
+        "Warnings and errors logged, also those left out as repetitions, by where they come from.",
+        "errors rising.",
+        labels=("source", "level"),
+        children=tuple((source, level) for source in LOG_SOURCES for level in LOG_LEVELS)),
     Definition("fraud_assigned_partitions", "gauge", "partitions",
         "Partitions this worker consumes.",
         "0 with no other worker alive."),
@@ -144,7 +177,7 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_label_delay_seconds", "histogram", "seconds",
         "Event-time delay from a transaction to its label.",
         "a shift to longer delays: the models learn later.",
-        labels=("source",), children=_each(LABEL_SOURCES), buckets=LABEL_DELAY_SECONDS),
+        labels=("source",), children=_each(LABEL_SOURCES), buckets=LABEL_DELAY_SECONDS, limit=8),
     Definition("fraud_pending_labels", "gauge", "labels",
         "Labels held until their transaction has been seen.",
         "rising without end."),
@@ -240,6 +273,8 @@ class Metrics:
         counter, gauge, histogram = families.counter, families.gauge, families.histogram
         self.transactions = counter("fraud_transactions_total")
         self.unaccounted = gauge("fraud_unaccounted_transactions")
+        self.partition_unaccounted = gauge("fraud_partition_unaccounted_transactions")
+        self.consumed = counter("fraud_consumed_records_total")
         self.alerts = counter("fraud_alerts_total")
         self.alerts_suppressed = counter("fraud_alerts_suppressed_total")
         self.control_group = counter("fraud_control_group_total")
@@ -250,11 +285,16 @@ class Metrics:
         self.score_duration = histogram("fraud_score_duration_seconds")
         self.end_to_end = histogram("fraud_end_to_end_seconds")
         self.stage_duration = histogram("fraud_stage_duration_seconds")
+        self.batch_records = histogram("fraud_batch_records")
         self.scores = histogram("fraud_score")
         self.lag_messages = gauge("fraud_consumer_lag_messages")
         self.lag_seconds = gauge("fraud_consumer_lag_seconds")
+        self.stalled = gauge("fraud_stalled_seconds")
         self.commit_age = gauge("fraud_commit_age_seconds")
         self.rebalances = counter("fraud_rebalances_total")
+        self.restore_seconds = gauge("fraud_restore_seconds")
+        self.loop_delay = histogram("fraud_event_loop_delay_seconds")
+        self.logged = counter("fraud_log_messages_total")
         self.assigned_partitions = gauge("fraud_assigned_partitions")
         self.model_info = gauge("fraud_model_info")
         self.model_updates = counter("fraud_model_updates_total")

@@ -38,6 +38,7 @@ from streams.commands.options import (
 )
 from streams.commands.replay import replay
 from streams.commands.topics import topics
+from streams.commands.traffic import traffic
 from streams.errors import FraudstreamError, TopicMismatch, TopicMissing
 from streams.settings import Settings, load
 from streams.times import rfc3339
@@ -323,7 +324,7 @@ def demo(
         raise click.exceptions.Exit(1)
 
 
-for _command in (topics, replay, alerts, dead_letters, models, config, doctor):
+for _command in (topics, replay, traffic, alerts, dead_letters, models, config, doctor):
     main.add_command(_command)
 
 

@@ -26,7 +26,9 @@ from streams.kafka.hosting import run_apps
 from streams.live.compose import is_served, live_feed
 from streams.live.page import routes
 from streams.logs import NOTICE
+from streams.sampling import PartitionSampler, counted_logging, time_event_loop
 from streams.settings import Settings
+from streams.stages.context import wall_ms
 from streams.stages.loop import StageLoop
 from streams.stages.warm_up import warm_up
 
@@ -70,6 +72,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         routes=live_routes if is_served(settings) else (),
     )
     async with AsyncExitStack() as stack:
+        stack.enter_context(counted_logging(flow.metrics))
         await _listen(server)
         stack.push_async_callback(server.stop)
         address = f"http://{server.host}:{server.port}"
@@ -86,7 +89,8 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
             # Before the producer goes: whatever a partition is still working on may want to send.
             stack.push_async_callback(part.stop)
         crash = next(iter(flow.apps.values())).crash
-        for task in (health.sample(), absence.watch(flow.outputs, crash, after=_AWAY_SECONDS)):
+        watching = absence.watch(flow.outputs, crash, after=_AWAY_SECONDS)
+        for task in (health.sample(), time_event_loop(flow.metrics), watching):
             stack.callback(asyncio.create_task(task).cancel)
         try:
             received = await run_apps(list(flow.apps.values()), handle_signals=True)
@@ -140,12 +144,9 @@ class Health:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._progress = {stage: Progress() for stage in flow.apps}
-        self._processed = dict.fromkeys(flow.apps, 0)
-        self._finished: dict[tuple[str, str, int], int] = {}
+        self._sampled = PartitionSampler(flow.metrics)
         self._announced = ""
         self._held: deque[str] = deque(maxlen=_AT_REST)
-        #: topic and partition of the lags that are told
-        self._lags: set[tuple[str, str]] = set()
 
     def live(self) -> tuple[bool, str]:
         """Every stage for itself: one that is stuck must not hide behind the others."""
@@ -186,33 +187,13 @@ class Health:
 
     def look(self) -> None:
         """Take in where the partitions are."""
-        metrics = self._flow.metrics
-        loop = asyncio.get_running_loop()
-        count = 0
-        ages = []
-        lags = set()
-        for stage, app in self._flow.apps.items():
-            lag = 0
-            for tp, progress in transport_of(app).progress().items():
-                count += 1
-                key = (stage, tp.topic, tp.partition)
-                done = progress.finished or 0
-                if progress.lag:
-                    ages.append(loop.time() - progress.progressed_at)
-                self._processed[stage] += max(0, done - self._finished.get(key, done))
-                self._finished[key] = done
-                if progress.lag is not None:
-                    lag += progress.lag
-                    lags.add((tp.topic, str(tp.partition)))
-                    metrics.lag_messages.set(progress.lag, tp.topic, str(tp.partition))
-            self._progress[stage].sample(
-                int(loop.time() * 1000), self._processed[stage], lag, self._broker_answers()
-            )
-        for gone in self._lags - lags:
-            metrics.lag_messages.forget(*gone)
-        self._lags = lags
-        metrics.assigned_partitions.set(count)
-        metrics.commit_age.set(max(ages, default=0.0))
+        now = asyncio.get_running_loop().time()
+        progress = {stage: transport_of(app).progress().values() for stage, app in self._flow.apps.items()}
+        sampled = self._sampled
+        sampled.sample(progress, now, wall_ms())
+        answers = self._broker_answers()
+        for stage, each in self._progress.items():
+            each.sample(int(now * 1000), sampled.processed[stage], sampled.lag[stage], answers)
         self._sample_state()
         self._announce()
 
@@ -236,7 +217,7 @@ class Health:
 
     def _sample_state(self) -> None:
         metrics = self._flow.metrics
-        unaccounted = 0
+        unaccounted: dict[tuple[str, ...], float] = {}
         dropped: Counter[str] = Counter()
         for stage, part in self._flow.parts.items():
             if not isinstance(part, StageLoop) or stage == "learn":
@@ -247,10 +228,11 @@ class Health:
             if stage == "label":
                 metrics.pending_labels.set(sum(len(work.state.verdicts) for work in part.works.values()))
             else:
-                unaccounted += sum(work.unaccounted for work in part.works.values())
-                for work in part.works.values():
+                for number, work in part.works.items():
+                    unaccounted[stage, str(number)] = work.unaccounted
                     dropped.update(work.dropped())
-        metrics.unaccounted.set(unaccounted)
+        metrics.unaccounted.set(sum(unaccounted.values()))
+        metrics.partition_unaccounted.replace(unaccounted)
         for what, entries in dropped.items():
             metrics.state_dropped.set(entries, what)
 

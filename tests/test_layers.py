@@ -31,7 +31,7 @@ ROOMS = (
     {"contract"},
     {"stages"},
     {"history", "live"},
-    {"app", "worker"},
+    {"app", "sampling", "worker"},
     {"commands"},
     {"demo", "cli"},
 )

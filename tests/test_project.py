@@ -13,7 +13,6 @@ from models.spec import FeatureSpec
 from monitoring.metrics import METRICS
 from streams.feature_settings import feature_spec
 from streams.settings import load
-from tests.kafka.apache_kafka import POM
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ("requirements.lock", "requirements-runtime.lock")
@@ -73,11 +72,11 @@ def test_runtime_lock_is_a_part_of_the_full_one() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    """The table of docs/metrics.md is that of the code: the same metrics, kinds, labels and words."""
+    """The table of docs/metrics.md is that of the code: the same metrics, kinds, units, labels and words."""
     text = (ROOT / "docs" / "metrics.md").read_text()
     table = [line for line in text.splitlines() if line.startswith("| `fraud_")]
     assert table == [
-        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} "
+        f"| `{each.name}` | {each.kind} | {each.unit} | {', '.join(f'`{label}`' for label in each.labels)} "
         f"| {each.meaning} | {each.bad} |"
         for each in METRICS
     ]
@@ -122,31 +121,3 @@ def test_make_help_lists_every_target() -> None:
     assert phony is not None
     described = set(re.findall(r"^([a-z-]+):.*?## ", text, re.MULTILINE))
     assert set(phony.group(1).split()) == described
-
-
-def test_compose_runs_the_broker_that_is_tested() -> None:
-    """The compose file and the test broker name the same version of Apache Kafka; no image floats."""
-    compose = (ROOT / "docker-compose.yml").read_text()
-    kafka = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([\d.]+)</version>", POM.read_text())
-    assert kafka is not None
-    images = re.findall(r"^\s+image: (\S+)", compose, re.MULTILINE)
-    own = project()["project"]["version"]
-    assert sorted(images) == [f"apache/kafka:{kafka.group(1)}", f"fraudstream:{own}"]
-
-
-def test_compose_publishes_to_this_machine_only() -> None:
-    """No port of the compose file is open to other machines."""
-    text = (ROOT / "docker-compose.yml").read_text()
-    published = re.findall(r'^\s+- "([\d.]+):[\d-]+:\d+"', text, re.MULTILINE)
-    assert published
-    assert set(published) == {"127.0.0.1"}
-
-
-def test_compose_sets_only_settings_that_exist() -> None:
-    """Each FRAUD_ variable of the container files is a setting; an unknown one would end the worker."""
-    text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
-    variables = dict.fromkeys(re.findall(r"\b(FRAUD_\w+)\b", text))
-    values = {"FRAUD_WORKER__METRICS_PORT": "9464", "FRAUD_BROKER__BOOTSTRAP": "kafka:19092"}
-    settings = load(environ={name: values.get(name, "0.0.0.0") for name in variables})
-    assert settings.broker.bootstrap == "kafka:19092"
-    assert settings.worker.metrics_port == 9464

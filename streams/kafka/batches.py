@@ -50,6 +50,7 @@ class RecordBatch:
         "first_offset",
         "highwater",
         "last_offset",
+        "last_timestamp",
         "next_offset",
         "partition",
         "records",
@@ -64,6 +65,7 @@ class RecordBatch:
         self.records = records
         self.first_offset = records[0].offset
         self.last_offset = records[-1].offset
+        self.last_timestamp = records[-1].timestamp
         self.next_offset = next_offset
         self.highwater = highwater
         self._length = len(records)
@@ -126,6 +128,7 @@ class PartitionProgress:
         highwater: the end of the partition, from fetch responses.
         in_flight: records handed out and not finished.
         progressed_at: monotonic seconds of the last finish, or of the assignment.
+        finished_timestamp: Kafka timestamp (epoch ms) of the last record up to which everything is finished.
         held: paused, or waiting for its state to be restored.
     """
 
@@ -138,6 +141,7 @@ class PartitionProgress:
     in_flight: int
     progressed_at: float
     held: bool
+    finished_timestamp: int | None = None
 
     @property
     def lag(self) -> int | None:
@@ -170,6 +174,7 @@ class PartitionBook:
         self.highwater: int | None = None
         self.closed = False
         self.progressed_at = clock()
+        self.finished_timestamp: int | None = None
         self._clock = clock
         self._changed = changed
         self._start: int | None = None
@@ -240,7 +245,8 @@ class PartitionBook:
         self._records_in_flight -= len(batch)
         opened = self._open
         while opened and opened[0]._done:
-            self.finished = opened.popleft().next_offset
+            done = opened.popleft()
+            self.finished, self.finished_timestamp = done.next_offset, done.last_timestamp
         self._changed()
 
     def _drop_open(self) -> None:
@@ -265,4 +271,5 @@ class PartitionBook:
             in_flight=self._records_in_flight,
             progressed_at=self.progressed_at,
             held=held,
+            finished_timestamp=self.finished_timestamp,
         )

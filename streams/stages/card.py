@@ -103,7 +103,7 @@ class CardWork:
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """From bytes to rows of the hop, dead letters and what changed in the windows."""
-        began = self._worked_at = self._context.clock()
+        self._worked_at = self._context.clock()
         records = [
             record for batch in batches for record in batch.records if record.offset >= self.state.next_offset
         ]
@@ -132,7 +132,6 @@ class CardWork:
             self._limit.add(len(records), len(decoded.rejected))
         for batch in batches:
             batch.finish()
-        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "card")
 
     def _hop_meta(self) -> dict[str, object]:
         return {
@@ -187,6 +186,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[CardWork]:
         changelog,
         app.crash,
         most=min(MOST_ROWS, rows_in_message(len(context.spec.names))),
+        report=context.report("card"),
     )
     topic = context.name("transactions")
     follow_assignment(app, loop, topic, context.metrics)

@@ -46,6 +46,25 @@ class StageContext:
         """Name on the cluster of a topic of the catalogue."""
         return self.catalogue.name(topic)
 
+    def report(self, stage: str) -> StageReport:
+        """Where the loop of a stage reports to."""
+        return StageReport(stage, self.metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """The metrics of a stage's loop; a `Report`."""
+
+    stage: str
+    metrics: Metrics
+
+    def worked(self, seconds: float, records: int) -> None:
+        self.metrics.stage_duration.observe_repeated(seconds, 1, self.stage)
+        self.metrics.batch_records.observe_repeated(records, 1, self.stage)
+
+    def restored(self, seconds: float) -> None:
+        self.metrics.restore_seconds.set(seconds, self.stage)
+
 
 def follow_assignment(app: faust.App, loop: StageLoop[Work], topic: str, metrics: Metrics) -> None:
     """Open and drop the partitions of `loop` as those of `topic` come to this worker and go."""

@@ -355,7 +355,8 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LabelWork]:
         )
         return LabelWork(partition, context, changelog, late, caught_up)
 
-    loop = StageLoop("label", create, context.outputs, changelog, app.crash, most=MOST_RECORDS)
+    report = context.report("label")
+    loop = StageLoop("label", create, context.outputs, changelog, app.crash, most=MOST_RECORDS, report=report)
     follow_assignment(app, loop, context.name("scored"), context.metrics)
     for topic in ("labels", "feedback", "scored"):
         _read(app, topic, context.name(topic), loop)

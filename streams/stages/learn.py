@@ -215,7 +215,10 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
 
         return LearnWork(partition, context, changelog, pause, key)
 
-    loop = StageLoop("learn", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES)
+    report = context.report("learn")
+    loop = StageLoop(
+        "learn", create, context.outputs, changelog, app.crash, most=MOST_MESSAGES, report=report
+    )
     follow_assignment(app, loop, topic, context.metrics)
 
     @app.agent(batch_topic(app, topic), name="learn")

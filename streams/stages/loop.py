@@ -54,6 +54,16 @@ class Step:
 BREATH = Step()
 
 
+class Report(Protocol):
+    """What a loop tells of itself."""
+
+    def worked(self, seconds: float, records: int) -> None:
+        """A partition took so many records at once; so long until all they cause was durable."""
+
+    def restored(self, seconds: float) -> None:
+        """The state of a partition was restored in so long."""
+
+
 class PartitionWork(Protocol):
     """What a stage does for one partition."""
 
@@ -88,15 +98,17 @@ class _Partition(Generic[Work]):
     worked_at: float
     arrived: deque[RecordBatch] = field(default_factory=deque)
     steps: Iterator[Step] | None = None
+    began: float = 0.0
+    records: int = 0
     dropped: bool = False
 
     def take(self, most: int) -> list[RecordBatch]:
         """What has arrived, up to `most` records unless the first batch has more."""
         taken = [self.arrived.popleft()]
-        records = len(taken[0])
-        while self.arrived and records + len(self.arrived[0]) <= most:
+        self.records = len(taken[0])
+        while self.arrived and self.records + len(self.arrived[0]) <= most:
             taken.append(self.arrived.popleft())
-            records += len(taken[-1])
+            self.records += len(taken[-1])
         return taken
 
 
@@ -113,6 +125,7 @@ class StageLoop(Generic[Work]):
         changelog: where the states go.
         on_error: told of the exception that ended the loop; must end the worker.
         most: records that a partition takes at once, unless a single batch has more.
+        report: told of batches and restores.
     """
 
     def __init__(
@@ -124,6 +137,7 @@ class StageLoop(Generic[Work]):
         on_error: Callable[[BaseException], Awaitable[None]],
         *,
         most: int,
+        report: Report | None = None,
     ) -> None:
         self.name = name
         self._create = create
@@ -131,6 +145,7 @@ class StageLoop(Generic[Work]):
         self._changelog = changelog
         self._on_error = on_error
         self._most = most
+        self._report = report
         self._partitions: dict[int, _Partition[Work]] = {}
         self._something = asyncio.Event()
         #: held for a round; whoever else holds it keeps all partitions still
@@ -148,8 +163,11 @@ class StageLoop(Generic[Work]):
 
         async def one(number: int) -> None:
             work = self._create(number)
+            began = time.monotonic()
             await work.open()
             self._partitions[number] = _Partition(number, work, time.monotonic())
+            if self._report is not None:
+                self._report.restored(time.monotonic() - began)
 
         await asyncio.gather(*(one(number) for number in numbers if number not in self._partitions))
         if self._task is None:
@@ -265,6 +283,7 @@ class StageLoop(Generic[Work]):
             if partition.steps is None:
                 now = time.monotonic()
                 if partition.arrived:
+                    partition.began = now
                     partition.steps = partition.work.handle(partition.take(self._most))
                 elif now - partition.worked_at >= TICK_SECONDS:
                     partition.steps = partition.work.tick()
@@ -275,4 +294,7 @@ class StageLoop(Generic[Work]):
             if step is not None:
                 return step
             partition.steps = None
+            if self._report is not None and partition.records:
+                self._report.worked(time.monotonic() - partition.began, partition.records)
+                partition.records = 0
         return None

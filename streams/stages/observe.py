@@ -130,16 +130,19 @@ class Observer:
         self._reported_at = NEVER
         self._next_report = 0.0
         self._shifted: set[str] = set()
+        self._metered = context.report("observe")
         self.core = ObserveCore(context.spec.names)
 
     async def stop(self) -> None:
         """There is nothing under way between two batches."""
 
     async def scored(self, batch: RecordBatch) -> None:
+        began = self._context.clock()
         for record in batch.records:
             self.core.scored(columns.decode(record.value or b""))
         await self._report()
         batch.finish()
+        self._metered.worked(self._context.clock() - began, len(batch))
 
     async def outcomes(self, batch: RecordBatch) -> None:
         for record in batch.records:

@@ -21,6 +21,7 @@ import numpy as np
 
 from models.decision import DecisionPolicy
 from models.deployment import Deployment, Shadow
+from monitoring.metrics import SHADOW_FAULTS
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
@@ -127,6 +128,7 @@ class ScoreWork:
                 self._deployment.swap(snapshot)
         # Versions that are gone cannot score again what they have scored.
         self._pinned = bool(restored.deltas or restored.buckets) and None not in used
+        self._show_models()
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Known frauds first, then the rows that every input has reached."""
@@ -156,7 +158,7 @@ class ScoreWork:
             yield self._mark(owed)
 
     async def close(self) -> None:
-        self._context.metrics.lag_seconds.forget(self._context.name("transactions"), str(self._partition))
+        pass
 
     def _take_frauds(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Frauds that have become known, and up to when the label stage has told all."""
@@ -232,7 +234,7 @@ class ScoreWork:
 
     def _score(self, chunk: Chunk, frontier: int) -> Iterator[Step]:
         yield from self._adopt_models()
-        began, rows = self._context.clock(), chunk.rows
+        rows = chunk.rows
         scored = self._core.process(self.state, self._deployment, rows)
         self._scored_until = max(self._scored_until, min(frontier, chunk.until))
         outputs = list(self._publisher.outputs(scored, self._deployment, self._core))
@@ -241,7 +243,6 @@ class ScoreWork:
             applied=chunk.applied, began=self.state.began, ahead=chunk.ahead, decisions=self._core.change
         )
         yield from self._save(rows, None, step, outputs)
-        self._context.metrics.stage_duration.observe_repeated(self._context.clock() - began, 1, "score")
         self._scored += len(rows)
         self._count(scored)
 
@@ -261,9 +262,18 @@ class ScoreWork:
         for name, snapshot in newer.items():
             self._deployment.swap(snapshot)
             self._context.metrics.model_updates.add(1, name)
-        self._context.metrics.model_info.forget()
+        self._show_models()
+
+    def _show_models(self) -> None:
+        metrics = self._context.metrics
+        metrics.model_info.forget()
         for role, name, version in self._deployment.models():
-            self._context.metrics.model_info.set(1, role, name, str(version))
+            metrics.model_info.set(1, role, name, str(version))
+            # Counters that exist with 0 let alert rules see the first event, and its absence.
+            for counter in (metrics.model_updates, metrics.model_refused):
+                counter.add(0, name)
+            for reason in SHADOW_FAULTS if role == "shadow" else ():
+                metrics.shadow_disabled.add(0, name, reason)
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
@@ -322,11 +332,6 @@ class ScoreWork:
                     shadow.snapshot.version,
                     shadow.off,
                 )
-        metrics.lag_seconds.set(
-            max(0.0, (self._context.now_ms() - int(rows.ints("record_time").max())) / 1000.0),
-            self._context.name("transactions"),
-            str(self._partition),
-        )
 
     @property
     def models(self) -> list[tuple[str, str, int]]:
@@ -374,6 +379,7 @@ def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> StageLoop[
         changelog,
         app.crash,
         most=MOST_MESSAGES,
+        report=context.report("score"),
     )
     hop = context.name(f"by-{context.spec.entities[-1].name}")
     follow_assignment(app, loop, hop, context.metrics)

@@ -151,7 +151,7 @@ def test_a_loop_that_no_longer_turns_fails() -> None:
 def test_lags_of_partitions_that_have_gone_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition given up loses its child of the lag gauge: its new owner tells it."""
     flow = build(load(environ={}), ["card", "learn"])
-    held = {app: {TP("t", 0): behind(5), TP("t", 1): behind(7)} for app in flow.apps.values()}
+    held = {app: {TP("t", 0): behind(5, 0), TP("t", 1): behind(7, 1)} for app in flow.apps.values()}
 
     class Transport:
         joined = True
@@ -181,5 +181,5 @@ def test_lags_of_partitions_that_have_gone_are_not_told(monkeypatch: pytest.Monk
     asyncio.run(run())
 
 
-def behind(records: int) -> PartitionProgress:
-    return PartitionProgress("t", 0, 0, 0, 0, records, 0, 0.0, False)
+def behind(records: int, partition: int) -> PartitionProgress:
+    return PartitionProgress("t", partition, 0, 0, 0, records, 0, 0.0, False)

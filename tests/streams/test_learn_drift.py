@@ -50,7 +50,11 @@ def outcomes(known_at: list[int], fraud: list[bool], features: np.ndarray, spec:
             "fraud": np.array(fraud),
             "known_at": np.array(known_at, np.int64),
             "features": features,
+            "alert": np.zeros(len(known_at), np.bool_),
+            "control": np.zeros(len(known_at), np.bool_),
+            "propensity": np.ones(len(known_at)),
         },
+        {"source": ["maturity"] * len(known_at)},
     )
 
 

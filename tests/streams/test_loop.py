@@ -65,8 +65,24 @@ class Stage:
         self.log: list[tuple[str, set[tuple[int, bytes | None]]]] = []
         self.books = {partition: PartitionBook("t", partition) for partition in range(2)}
         self.loop: StageLoop[Work] = StageLoop(
-            "stage", Work, cast("Outputs", self), cast("Changelog", self), self.on_error, most=most
+            "stage",
+            Work,
+            cast("Outputs", self),
+            cast("Changelog", self),
+            self.on_error,
+            most=most,
+            report=self,
         )
+        self.worked_on: list[int] = []
+        self.restores = 0
+
+    def worked(self, seconds: float, records: int) -> None:
+        assert 0 <= seconds < 5
+        self.worked_on.append(records)
+
+    def restored(self, seconds: float) -> None:
+        assert 0 <= seconds < 5
+        self.restores += 1
 
     async def send(self, records: Iterable[Output]) -> None:
         self.sending.set()
@@ -203,6 +219,27 @@ def test_an_idle_partition_ticks() -> None:
         for _ in range(3):
             await asyncio.sleep(0)
         assert work.events.count("tick") == ticked + 1
+        await stage.loop.stop()
+
+    asyncio.run(scenario())
+
+
+def test_batches_and_restores_are_reported() -> None:
+    """Two restores; then what a partition took at once, also when it was nudged meanwhile; no ticks."""
+
+    async def scenario() -> None:
+        stage = Stage(most=4)
+        await stage.loop.open([0, 1])
+        assert stage.restores == 2
+        stage.put(0, 0)
+        await stage.sending.wait()
+        for offset in range(1, 4):
+            stage.put(0, offset)
+        stage.loop.nudge(0)
+        stage.may_send.set()
+        await until(lambda: stage.books[0].finished == 4)
+        await until(lambda: "tick" in stage.loop.works[1].events)
+        assert stage.worked_on == [1, 3]
         await stage.loop.stop()
 
     asyncio.run(scenario())

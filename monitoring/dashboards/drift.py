@@ -1,0 +1,117 @@
+"""Drift: whether the data, the scores, the labels or the world have changed."""
+
+from __future__ import annotations
+
+from monitoring.dashboards.builders import (
+    Choice,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    increase,
+    largest,
+    quantile,
+    rate,
+)
+from monitoring.dashboards.models import NO_REFERENCE
+from monitoring.dashboards.overview import NO_OUTCOMES
+
+
+def _features(measure: str, over: str = "10") -> str:
+    distance = largest("fraud_feature_drift", 'feature=~"$feature"', f'measure="{measure}"', by="feature")
+    return f"topk({over}, {distance})"
+
+
+DRIFT = Dashboard(
+    "fraud-drift",
+    "Fraud / Drift",
+    "Whether the data, the scores, the labels or the world have changed against the reference.",
+    (
+        Row(
+            "Alarms",
+            (
+                Panel(
+                    "Drift alarms",
+                    "Alarms raised over the time shown, by kind. Bad: any.",
+                    "short",
+                    (Query(increase("fraud_drift_alarms_total", by="kind"), "{{kind}}"),),
+                    kind="stat",
+                    width=24,
+                    height=4,
+                    limit=1,
+                ),
+            ),
+        ),
+        Row(
+            "Data",
+            (
+                Panel(
+                    "Features that shifted most",
+                    "Population stability index against the reference, the ten largest. Bad: above 0.25.",
+                    "short",
+                    (Query(_features("psi"), "{{feature}}", NO_REFERENCE),),
+                    limit=0.25,
+                ),
+                Panel(
+                    "Largest distance of distributions",
+                    "Kolmogorov-Smirnov distance against the reference, the ten largest. Bad: a step.",
+                    "short",
+                    (Query(_features("ks"), "{{feature}}", NO_REFERENCE),),
+                ),
+                Panel(
+                    "All features now",
+                    "Population stability index against the reference. Bad: above 0.25.",
+                    "short",
+                    (Query(_features("psi", "50"), "{{feature}}", NO_REFERENCE),),
+                    kind="bargauge",
+                    height=12,
+                    limit=0.25,
+                ),
+                Panel(
+                    "Unknown fields",
+                    "Input fields that are not part of the contract. "
+                    "Bad: a jump, for a producer has changed its schema.",
+                    "reqps",
+                    (Query(rate("fraud_unknown_fields_total"), "fields"),),
+                    height=12,
+                ),
+            ),
+        ),
+        Row(
+            "Scores and labels",
+            (
+                Panel(
+                    "Score drift",
+                    "Population stability index of recent scores. Bad: above 0.25.",
+                    "short",
+                    (Query(largest("fraud_score_drift", by="role"), "{{role}}", NO_REFERENCE),),
+                    limit=0.25,
+                ),
+                Panel(
+                    "Calibration error",
+                    "Expected distance of a score from the share of frauds, by role. "
+                    "Bad: above 0.02: the relation of features and fraud has changed.",
+                    "percentunit",
+                    (Query(largest("fraud_calibration_error", by="role"), "{{role}}", NO_OUTCOMES),),
+                    limit=0.02,
+                ),
+                Panel(
+                    "Label delay",
+                    "Median event time from a transaction to its label, by source. "
+                    "Bad: a shift to longer delays, for models learn later.",
+                    "s",
+                    (Query(quantile(0.5, "fraud_label_delay_seconds", by="source"), "{{source}}"),),
+                ),
+                Panel(
+                    "Labels",
+                    "Labels per second, by what became of them. Bad: too_late, unmatched or dropped rising.",
+                    "reqps",
+                    (Query(rate("fraud_labels_total", by="result"), "{{result}}"),),
+                    stacked=True,
+                ),
+            ),
+        ),
+    ),
+    (Choice("feature", "Feature", "fraud_feature_drift", "feature"),),
+    since="now-7d",
+)

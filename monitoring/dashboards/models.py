@@ -1,0 +1,135 @@
+"""Models side by side: quality over matured outcomes, versions, what they learn and what is refused."""
+
+from __future__ import annotations
+
+from monitoring.dashboards.builders import (
+    Choice,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    increase,
+    largest,
+    quantile,
+    rate,
+)
+from monitoring.dashboards.overview import NO_OUTCOMES
+
+ROLE = 'role=~"$role"'
+NOTHING_LEARNED = "nothing has been learned yet"
+NO_REFERENCE = "the reference takes a week of event time"
+
+MODELS = Dashboard(
+    "fraud-models",
+    "Fraud / Models",
+    "Champion and shadows side by side, on the same transactions and the same matured outcomes.",
+    (
+        Row(
+            "Quality over matured outcomes of 28 days",
+            (
+                Panel(
+                    "Average precision",
+                    "By role. Bad: falling, or a shadow above the champion for days.",
+                    "percentunit",
+                    (Query(largest("fraud_average_precision", ROLE, by="role"), "{{role}}", NO_OUTCOMES),),
+                ),
+                Panel(
+                    "Precision of the 100 riskiest cards of a day",
+                    "By role. Bad: falling.",
+                    "percentunit",
+                    (Query(largest("fraud_card_precision", ROLE, by="role"), "{{role}}", NO_OUTCOMES),),
+                ),
+                Panel(
+                    "Area under the ROC curve",
+                    "By role. Bad: falling.",
+                    "percentunit",
+                    (Query(largest("fraud_roc_auc", ROLE, by="role"), "{{role}}", NO_OUTCOMES),),
+                ),
+                Panel(
+                    "Calibration error",
+                    "Expected distance of a score from the share of frauds. Bad: above 0.02.",
+                    "percentunit",
+                    (Query(largest("fraud_calibration_error", ROLE, by="role"), "{{role}}", NO_OUTCOMES),),
+                    limit=0.02,
+                ),
+            ),
+        ),
+        Row(
+            "Scores",
+            (
+                Panel(
+                    "Score quantiles",
+                    "The score below which 99 % lie, by role. Bad: a step without a new version.",
+                    "percentunit",
+                    (Query(quantile(0.99, "fraud_score", by="role"), "{{role}} p99"),),
+                ),
+                Panel(
+                    "Score drift",
+                    "Population stability index of recent scores against their reference. Bad: above 0.25.",
+                    "short",
+                    (Query(largest("fraud_score_drift", ROLE, by="role"), "{{role}}", NO_REFERENCE),),
+                    limit=0.25,
+                ),
+            ),
+        ),
+        Row(
+            "Versions",
+            (
+                Panel(
+                    "Models in use",
+                    "Which version scores in which role. Bad: several versions of one model for long.",
+                    "short",
+                    (
+                        Query(
+                            largest("fraud_model_info", by="role, name, version"),
+                            "{{role}} {{name}} v{{version}}",
+                        ),
+                    ),
+                    kind="table",
+                ),
+                Panel(
+                    "Versions swapped in",
+                    "By model, over the time shown. Bad: none for a day while outcomes are learned.",
+                    "short",
+                    (Query(increase("fraud_model_updates_total", by="name"), "{{name}}"),),
+                    kind="bargauge",
+                ),
+                Panel(
+                    "Outcomes learned",
+                    "By model, per second. Bad: none while labels arrive.",
+                    "reqps",
+                    (Query(rate("fraud_model_learned_total", by="name"), "{{name}}", NOTHING_LEARNED),),
+                ),
+                Panel(
+                    "Trouble",
+                    "Versions and outcomes refused, batches that the rules scored because the "
+                    "champion failed, shadows switched off. Bad: any.",
+                    "short",
+                    (
+                        Query(
+                            increase("fraud_model_refused_total", by="name", over="$__rate_interval"),
+                            "version of {{name}} refused",
+                        ),
+                        Query(
+                            increase("fraud_outcomes_refused_total", by="name", over="$__rate_interval"),
+                            "{{name}} refused an outcome",
+                            NOTHING_LEARNED,
+                        ),
+                        Query(
+                            increase("fraud_champion_failures_total", over="$__rate_interval"),
+                            "champion failed",
+                        ),
+                        Query(
+                            increase(
+                                "fraud_shadow_disabled_total", by="name, reason", over="$__rate_interval"
+                            ),
+                            "{{name}} off: {{reason}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    (Choice("role", "Role", "fraud_average_precision", "role"),),
+    since="now-2d",
+)

@@ -1,0 +1,216 @@
+"""Dashboards: what is committed is generated, the rules of Grafana's linter hold, all asked for exists."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitoring.dashboards.builders import COLUMNS, Dashboard, Query
+from monitoring.dashboards.catalogue import DASHBOARDS, generated, write
+from monitoring.metrics import METRICS
+from tests.monitoring.promql import metric_names
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAFANA = ROOT / "monitoring" / "grafana"
+RULES = ROOT / "monitoring" / "prometheus" / "rules"
+UIDS = [dashboard.uid for dashboard in DASHBOARDS]
+#: Of Prometheus itself and of its client; the client's are there on Linux.
+FOREIGN = {
+    "up", "ALERTS", "process_start_time_seconds", "process_cpu_seconds_total", "process_open_fds",
+    "process_resident_memory_bytes",
+}  # fmt: skip
+COUNTERS = {definition.name for definition in METRICS if definition.kind == "counter"}
+QUERIES = [
+    (dashboard, panel, query)
+    for dashboard in DASHBOARDS
+    for panel in dashboard.panels
+    for query in panel.queries
+]
+
+
+@pytest.fixture(params=DASHBOARDS, ids=UIDS)
+def dashboard(request: pytest.FixtureRequest) -> Dashboard:
+    chosen: Dashboard = request.param
+    return chosen
+
+
+def panels(dashboard: Dashboard) -> list[dict[str, Any]]:
+    return [panel for panel in dashboard.json()["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("name", generated())
+def test_the_committed_file_is_the_generated_one(name: str) -> None:
+    """After a change of a dashboard or a metric: `make generated`."""
+    assert (ROOT / name).read_text() == generated()[name]
+
+
+def test_no_dashboard_is_left_over() -> None:
+    """A file that is not generated any more would stay in Grafana."""
+    assert {path.stem for path in (GRAFANA / "dashboards").iterdir()} == set(UIDS)
+
+
+def test_writing_changes_only_what_differs(tmp_path: Path) -> None:
+    """Everything the first time, nothing the second, one file after it was touched."""
+    assert len(write(tmp_path)) == len(generated())
+    assert write(tmp_path) == []
+    touched = tmp_path / "docs" / "metrics.md"
+    touched.write_text("else")
+    assert write(tmp_path) == [touched]
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    """A metric that nobody can look at is missing from monitoring/dashboards."""
+    shown = {
+        name for dashboard in DASHBOARDS for each in dashboard.expressions() for name in metric_names(each)
+    }
+    assert {definition.name for definition in METRICS} <= shown
+
+
+def test_dashboards_ask_for_metrics_that_exist(dashboard: Dashboard) -> None:
+    """Every name is a metric of ours, one recorded by the rules, of Prometheus or of its client."""
+    groups = yaml.safe_load((RULES / "recording.yml").read_text())["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"]}
+    known = {definition.name for definition in METRICS} | recorded | FOREIGN
+    for expression in dashboard.expressions():
+        assert metric_names(expression) <= known, expression
+
+
+def test_uid_and_titles(dashboard: Dashboard) -> None:
+    """The uid is fixed and short enough for Grafana; titles of panels are told apart."""
+    assert re.fullmatch(r"fraud-[a-z-]{3,34}", dashboard.uid)
+    assert dashboard.title.startswith("Fraud / ")
+    titles = [panel.title for panel in dashboard.panels]
+    assert len(set(titles)) == len(titles)
+    assert len(set(UIDS)) == len(UIDS)
+
+
+def test_template_datasource_rule(dashboard: Dashboard) -> None:
+    """The data source is a variable named `datasource` with the label `Data source`, and the first."""
+    first = dashboard.json()["templating"]["list"][0]
+    assert (first["type"], first["name"], first["label"]) == ("datasource", "datasource", "Data source")
+    assert first["query"] == "prometheus"
+
+
+@pytest.mark.parametrize("name", ["job", "instance"])
+def test_template_job_and_instance_rules(dashboard: Dashboard, name: str) -> None:
+    """`job` and `instance` are variables that take several values, all of them at first."""
+    (variable,) = [each for each in dashboard.json()["templating"]["list"] if each["name"] == name]
+    assert variable["type"] == "query"
+    assert variable["multi"]
+    assert variable["includeAll"]
+    assert variable["allValue"] == ".+"
+    assert variable["datasource"]["uid"] == "$datasource"
+
+
+def test_template_label_promql_rule(dashboard: Dashboard) -> None:
+    """Variables are made of the values of a label of a metric that exists."""
+    for variable in dashboard.json()["templating"]["list"][1:]:
+        found = re.fullmatch(r"label_values\((\w+)(\{.*\})?, (\w+)\)", variable["query"]["query"])
+        assert found
+        (metric,) = metric_names(found.group(1))
+        (definition,) = [each for each in METRICS if each.name == metric]
+        assert found.group(3) in (*definition.labels, "job", "instance")
+
+
+def test_every_variable_is_used(dashboard: Dashboard) -> None:
+    """A variable that changes nothing misleads."""
+    text = json.dumps(dashboard.json()["panels"])
+    for variable in dashboard.json()["templating"]["list"]:
+        assert f"${variable['name']}" in text, variable["name"]
+
+
+def test_panel_rules(dashboard: Dashboard) -> None:
+    """Each panel has title, description with what is bad, unit, data source by variable, and targets."""
+    for panel in panels(dashboard):
+        assert panel["title"]
+        assert panel["description"].endswith(".")
+        assert "bad" in panel["description"].lower(), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "$datasource"}
+        assert panel["targets"]
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        assert all(target["datasource"] == panel["datasource"] for target in panel["targets"])
+        assert all(target["legendFormat"] for target in panel["targets"])
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "panel", "query"), QUERIES, ids=lambda each: getattr(each, "title", "")
+)
+def test_target_rules(dashboard: Dashboard, panel: object, query: Query) -> None:
+    """Targets choose job and instance, rates take the rate interval, counters are never shown bare."""
+    expression = query.expression
+    assert expression.count("(") == expression.count(")")
+    selectors = re.findall(r"([\w:]+)\{([^}]*)\}", expression)
+    assert selectors
+    assert {name for name, _ in selectors} == set(re.findall(r"([\w:]+)\{", expression))
+    for name, matchers in selectors:
+        assert 'job=~"$job"' in matchers
+        # Recorded series and alerts are of a job.
+        assert 'instance=~"$instance"' in matchers or ":" in name or name == "ALERTS"
+        if name in COUNTERS:
+            before = expression[: expression.index(f"{name}{{")]
+            assert re.search(r"(sum|max)( by \([\w, ]+\))? \((rate|increase)\($", before), expression
+    for function, interval in re.findall(r"\b(rate|irate|increase)\([^\[]*\[([^\]]+)\]", expression):
+        assert interval == "$__rate_interval" or (
+            function == "increase" and interval in ("$__range", "1h", "5m")
+        )
+
+
+def test_panels_lie_side_by_side(dashboard: Dashboard) -> None:
+    """Numbers are unique; no two panels overlap and none leaves the 24 columns."""
+    everything = dashboard.json()["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    taken: set[tuple[int, int]] = set()
+    for panel in everything:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= COLUMNS
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_uneditable_dashboard_rule(dashboard: Dashboard) -> None:
+    """What is provisioned cannot be edited in Grafana: the next start would undo it."""
+    assert dashboard.json()["editable"] is False
+    assert dashboard.json()["id"] is None
+
+
+def test_annotations_mark_promotions_alarms_and_drift(dashboard: Dashboard) -> None:
+    """Promotions, rollbacks, alarms and drift are drawn into every panel."""
+    marks = {mark["name"]: mark for mark in dashboard.json()["annotations"]["list"]}
+    assert marks.keys() == {"Promotions and rollbacks", "Alarms", "Drift"}
+    assert "fraud_model_info" in marks["Promotions and rollbacks"]["expr"]
+    assert 'ALERTS{alertstate="firing"' in marks["Alarms"]["expr"]
+    assert all(mark["datasource"]["uid"] == "$datasource" for mark in marks.values())
+
+
+def test_provisioning_fits_the_dashboards() -> None:
+    """The data source has the uid that the variable starts with; dashboards cannot be changed in Grafana."""
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    chosen = DASHBOARDS[0].json()["templating"]["list"][0]["current"]
+    assert (source["uid"], source["name"]) == (chosen["value"], chosen["text"])
+    assert source["type"] == "prometheus"
+    assert source["editable"] is False
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/fraudstream.yml").read_text())[
+        "providers"
+    ]
+    assert provider["type"] == "file"
+    assert provider["folder"] == "Fraud"
+    assert provider["allowUiUpdates"] is False
+    assert provider["options"]["path"]
+
+
+def test_scrape_interval_is_that_of_the_data_source() -> None:
+    """Grafana derives the rate interval from it; below four scrapes a rate has gaps."""
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    prometheus = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
+    assert source["jsonData"]["timeInterval"] == prometheus["global"]["scrape_interval"]
