@@ -121,4 +121,4 @@ class LiveFeed:
 
 #: Records of each partition that are there when the feed starts and are read.
 NEWEST_ALERTS = MOST_ALERTS
-NEWEST_REPORTS = KEPT
+NEWEST_REPORTS = 8 * KEPT

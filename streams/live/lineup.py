@@ -11,12 +11,12 @@ from models.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A model in place: outcomes it has learned, and on how many partitions it is off, with one reason."""
+    """A model in place: outcomes it has learned, if known; on how many partitions it is off, and why."""
 
     role: str
     name: str
     version: int
-    learned: int
+    learned: int | None
     partitions: int
     off_on: int
     off_because: str | None
@@ -38,12 +38,16 @@ def lineup(deployments: Iterable[Deployment]) -> list[Place]:
                 role,
                 name,
                 max(version, before.version if before else version),
-                max(learned[name], before.learned if before else 0),
+                _larger(learned.get(name), before.learned if before else None),
                 (before.partitions if before else 0) + 1,
                 (before.off_on if before else 0) + (reason is not None),
                 reason or (before.off_because if before else None),
             )
     return list(found.values())
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max(one, other) if one is not None and other is not None else one if other is None else other
 
 
 def _snapshots(deployment: Deployment) -> list[Snapshot]:

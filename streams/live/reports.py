@@ -30,6 +30,7 @@ _QUALITY = ("average_precision", "roc_auc", "calibration_error", "card_precision
 _DRIFT = ("psi", "ks")
 #: What outcomes say of the alerts: as they are, and corrected by the control group.
 _OUTCOMES = {"precision": "outcome_precision", "recall": "outcome_recall"}
+_DAY = "24h"
 _WAYS = ("naive", "corrected")
 _EVENT_NUMBERS = ("event_time", "before", "after")
 _EVENT_TEXTS = ("model", "what", "signal")
@@ -47,6 +48,7 @@ class Statistics:
     funnel: dict[str, float | None] = field(default_factory=dict)
     outcomes: dict[str, dict[str, float | None]] = field(default_factory=dict)
     events: deque[dict[str, float | str | None]] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS))
+    _ends: dict[str, float] = field(default_factory=dict)
     _history: deque[tuple[int, dict[str, float | None]]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def take(self, value: bytes | None) -> None:
@@ -62,9 +64,13 @@ class Statistics:
                     | {name: str(record.get(name, ""))[:MOST_TEXT] for name in _EVENT_TEXTS}
                 )
             else:
-                self._read(record)
+                self._read(flat(record))
 
     def _read(self, record: Mapping[str, Any]) -> None:
+        end = _number(record.get("end")) or 0
+        if end < self._ends.get(str(record.get("metric")), 0):
+            return  # an older window, published again for what has come late
+        self._ends[str(record.get("metric"))] = end
         event_time = _number(record.get("event_time"))
         if event_time is not None and event_time > 0:
             self.event_time = int(event_time)
@@ -120,6 +126,34 @@ class Statistics:
                 },
             },
         }
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as one flat report, whichever of the kinds it is that name themselves in `metric`.
+
+    `window` (of those the day's), `drift` and `quality` are records of their own; one without `metric` is
+    such a report already.
+    """
+    metric, end = record.get("metric"), record.get("end")
+    # Not of the drift: it comes an hour after its end.
+    plain: dict[str, Any] = {"metric": metric, "end": end, "event_time": end}
+    if metric == "window" and record.get("window") == _DAY:
+        outcomes = {key: {"naive": record.get(name)} for name, key in _OUTCOMES.items()}
+        return {**plain, "funnel": record.get("funnel"), **outcomes}
+    if metric == "quality":
+        return {**plain, "quality": record.get("models")}
+    if metric == "drift":
+        day = _table(record, "windows").get(_DAY)
+        entries = [each for each in day if isinstance(each, dict)] if isinstance(day, list) else []
+        named = {str(each.get("name")): each for each in entries}
+        scores = {
+            name if name.startswith("shadow:") else name.partition(":")[0]: each.get("psi")
+            for name, each in named.items()
+            if ":" in name
+        }
+        features = {name: each for name, each in named.items() if ":" not in name}
+        return {**plain, "event_time": None, "feature_drift": features, "score_drift": scores}
+    return {} if "metric" in record else dict(record)
 
 
 def _table(record: Mapping[str, Any], name: str) -> dict[str, Any]:

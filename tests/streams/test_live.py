@@ -193,6 +193,32 @@ def test_reports_that_say_more_or_less_are_read_as_far_as_they_are_known() -> No
     assert statistics.quality["champion"]["roc_auc"] == 0.5
 
 
+def test_reports_in_parts_are_put_together() -> None:
+    """Windows, drift and quality as records of their own give the same figures; of the windows the day's
+    counts, and one published again for what came late does not replace a later one."""
+    whole, parts = Statistics(), Statistics()
+    given = report(1)
+    whole.take(json.dumps(given | {"outcome_recall": {"naive": 0.8}}).encode())
+    end = given["event_time"]
+    drifts = [{"name": name, **each} for name, each in given["feature_drift"].items()]
+    drifts += [{"name": "champion:binned", "psi": 0.04, "ks": 1.0}, {"name": "shadow:forest", "psi": 0.05}]
+    day = {"metric": "window", "window": "24h", "end": end, "precision": 0.5, "recall": 0.8}
+    funnel = {**given["funnel"], "ctr": 0.75, "precision": 0.6}
+    for record in (
+        {"metric": "quality", "end": end, "models": given["quality"], "labels": {}},
+        {"metric": "drift", "end": end, "windows": {"24h": drifts, "1h": [{"name": "x", "psi": 9.0}]}},
+        {**day, "funnel": funnel},
+        {**day, "end": end - 1, "funnel": {"shown": 1}},
+        {**day, "window": "1m", "end": end + 1, "funnel": {"shown": 2}},
+        {"metric": "novel", "end": end + 2, "funnel": {"shown": 3}},
+    ):
+        parts.take(json.dumps(record).encode())
+    told: Any = parts.document()
+    expected: Any = whole.document()
+    expected["outcomes"]["precision"]["corrected"] = None
+    assert told == expected
+
+
 def test_what_watched_learners_notice_is_an_event_and_no_report() -> None:
     """The last events, the latest first; they leave the figures and their time as they are."""
     statistics = Statistics()
