@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import math
 import zlib
@@ -26,7 +27,7 @@ from models.scorers.registry import SCORERS
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Floats = NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 MAX_DOCUMENT_BYTES = 64 << 20
 MAX_ARRAY_BYTES = 128 << 20
 """Of all arrays of a snapshot together, decompressed."""
@@ -50,6 +51,10 @@ class SpecMismatchError(SnapshotError):
     """The model was learned on another feature spec."""
 
 
+class SignatureError(SnapshotError):
+    """Not signed, or signed with another key, and a key is configured."""
+
+
 class GoldenMismatchError(SnapshotError):
     """The scorer does not give the expected scores: this process computes differently from the writer."""
 
@@ -61,13 +66,15 @@ class Snapshot:
     :ivar name: the model's name; ``version`` rises by one with every snapshot of that name.
     :ivar spec_digest: digest of the feature spec the model was learned on.
     :ivar created_at_event_time: event time of the last outcome learned, epoch milliseconds.
-    :ivar n_learned: outcomes learned.
+    :ivar n_learned: outcomes learned, ``n_frauds`` of them frauds.
+    :ivar parent: the version of that name that the same learner gave before; 0 for its first.
     :ivar reference: mean of the features, f64[k], what reasons compare with.
     :ivar golden_x: f64[g, k] rows, and the scores ``golden_scores`` f64[g] that the scorer must give for
         them.
+    :ivar libraries: name → version of what it was made with.
     :ivar offsets: ``topic/partition`` → next offset to learn from.
     :ivar metrics: quality figures known when it was made.
-    :ivar signature: over the digest, by whoever vouches for the snapshot; not looked at here.
+    :ivar signature: HMAC-SHA256 of the digest, in hexadecimal digits; empty if unsigned.
     :ivar sha256: of the encoded document without ``sha256`` and ``signature``; filled in by ``decode``.
     """
 
@@ -80,7 +87,9 @@ class Snapshot:
     reference: Floats
     golden_x: Floats
     golden_scores: Floats
-    river: str = ""
+    n_frauds: int = 0
+    parent: int = 0
+    libraries: Mapping[str, str] = field(default_factory=dict)
     offsets: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     signature: str = ""
@@ -102,7 +111,9 @@ def make(
     n_learned: int = 0,
     reference: Floats | None = None,
     golden_x: Floats | None = None,
-    river: str = "",
+    n_frauds: int = 0,
+    parent: int = 0,
+    libraries: Mapping[str, str] | None = None,
     offsets: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> Snapshot:
@@ -125,14 +136,16 @@ def make(
         reference=reference,
         golden_x=golden,
         golden_scores=scorer.score(golden),
-        river=river,
+        n_frauds=n_frauds,
+        parent=parent,
+        libraries=dict(libraries or {}),
         offsets=dict(offsets or {}),
         metrics=dict(metrics or {}),
     )
 
 
-def encode(snapshot: Snapshot) -> bytes:
-    """The snapshot as JSON bytes, digest included.
+def encode(snapshot: Snapshot, key: bytes = b"") -> bytes:
+    """The snapshot as JSON bytes, digest included, signed with ``key``; an empty one leaves it as it is.
 
     :raises ValueError: a figure that is not finite.
     """
@@ -145,7 +158,9 @@ def encode(snapshot: Snapshot) -> bytes:
         "spec": snapshot.spec_digest,
         "created_at_event_time": snapshot.created_at_event_time,
         "n_learned": snapshot.n_learned,
-        "river": snapshot.river,
+        "n_frauds": snapshot.n_frauds,
+        "parent": snapshot.parent,
+        "libraries": dict(snapshot.libraries),
         "offsets": dict(snapshot.offsets),
         "metrics": dict(snapshot.metrics),
         "header": dict(header),
@@ -154,15 +169,16 @@ def encode(snapshot: Snapshot) -> bytes:
         "golden_x": _pack(snapshot.golden_x),
         "golden_scores": _pack(snapshot.golden_scores),
     }
-    document["sha256"] = _digest(document)
-    document["signature"] = snapshot.signature
+    digest = document["sha256"] = _digest(document)
+    document["signature"] = _signature(digest, key) if key else snapshot.signature
     return json.dumps(document, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
 
 
-def decode(data: bytes, spec_digest: str | None = None) -> Snapshot:
+def decode(data: bytes, spec_digest: str | None = None, key: bytes = b"") -> Snapshot:
     """The snapshot written by ``encode``, checked.
 
     :param spec_digest: the feature spec in force; None accepts any.
+    :param key: that it must be signed with; empty for none.
     :raises SnapshotError: by its subclass, what is wrong; nothing else is raised, whatever the bytes.
     """
     document = _parse(data)
@@ -171,6 +187,8 @@ def decode(data: bytes, spec_digest: str | None = None) -> Snapshot:
     del document["signature"]
     if sha256 != _digest(document):
         raise SnapshotDamagedError("the digest does not fit the content")
+    if key and not hmac.compare_digest(_signature(str(sha256), key).encode(), signature.encode()):
+        raise SignatureError("the signature does not fit" if signature else "not signed")
     if document.get("format") != FORMAT:
         raise UnknownScorerError(f"format {document.get('format')!r} is not {FORMAT}")
     kind = _text(document, "kind")
@@ -199,7 +217,11 @@ def decode(data: bytes, spec_digest: str | None = None) -> Snapshot:
         reference=budget.floats("reference", document.get("reference"), (k,)),
         golden_x=budget.floats("golden_x", document.get("golden_x"), (None, k)),
         golden_scores=budget.floats("golden_scores", document.get("golden_scores"), (None,)),
-        river=_text(document, "river"),
+        n_frauds=_integer(document, "n_frauds"),
+        parent=_integer(document, "parent"),
+        libraries={
+            name: _text(_object(document, "libraries"), name) for name in _object(document, "libraries")
+        },
         offsets={name: _integer(_object(document, "offsets"), name) for name in _object(document, "offsets")},
         metrics={name: _number(_object(document, "metrics"), name) for name in _object(document, "metrics")},
         signature=signature,
@@ -242,6 +264,10 @@ def _digest(document: Mapping[str, Json]) -> str:
     except (ValueError, RecursionError) as error:
         raise SnapshotDamagedError(f"cannot be digested: {error}") from error
     return hashlib.sha256(canonical).hexdigest()
+
+
+def _signature(digest: str, key: bytes) -> str:
+    return hmac.new(key, b"model\0" + digest.encode(), hashlib.sha256).hexdigest()
 
 
 def _pack(array: NDArray[np.generic]) -> dict[str, Json]:

@@ -49,6 +49,10 @@ class EventWindow(Generic[S]):
             total.merge(sketch)
         return total
 
+    def until(self, event_time: int) -> list[S]:
+        """The sketches of the window's slots that end by then, oldest first."""
+        return [self._slots[slot] for slot in sorted(self._slots) if (slot + 1) * self._slot_ms <= event_time]
+
     def older(self) -> list[S]:
         """The sketches of the window's slots but the newest, oldest first."""
         return [self._slots[slot] for slot in sorted(self._slots) if slot != self._newest]

@@ -55,6 +55,18 @@ class ScoreSketch:
     def roc_auc(self) -> float:
         return auc_of_counts(self.genuine, self.fraud)
 
+    def precision(self, n: int) -> float:
+        """Share of frauds among the n highest scores; of the last bin that is reached, as large as in it."""
+        if n <= 0 or self.rows < n:
+            return NAN
+        flagged = np.cumsum((self.genuine + self.fraud)[::-1])
+        caught = np.cumsum(self.fraud[::-1])
+        last = int(np.searchsorted(flagged, n))
+        before = flagged[last - 1] if last else 0.0
+        frauds = caught[last - 1] if last else 0.0
+        share = (n - before) / (flagged[last] - before)
+        return float((frauds + share * (caught[last] - frauds)) / n)
+
     def calibration_error(self, bins: int = 15) -> float:
         """Expected calibration error over equal-width bins; a logit bin belongs where its mean score lies."""
         rows = self.genuine + self.fraud

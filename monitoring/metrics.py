@@ -18,6 +18,8 @@ LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmat
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
 DRIFT_KINDS = ("data", "score", "concept", "label")
+ARMS = ("champion", "canary")
+MOVE_FAULTS = ("unusable", "stale", "refused")
 SUPPRESSED = ("cooldown", "budget")
 RULES_BECAUSE = ("unlearned", "failed")
 ESTIMATES = ("naive", "corrected")
@@ -66,6 +68,9 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alerts_total", "counter", "alerts",
         "Alerts published.",
         "a jump, or none for hours."),
+    Definition("fraud_alerts_held_total", "counter", "alerts",
+        "Alerts not published because they are held back (`alerts hold`).",
+        "any increase that nobody asked for."),
     Definition("fraud_alerts_suppressed_total", "counter", "transactions",
         "Would-be alerts that were none: the card's cooldown, or no credit left in the budget.",
         "budget rising: the threshold has not followed the scores.",
@@ -155,6 +160,29 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_champion_failures_total", "counter", "batches",
         "Batches that the rules scored because the champion failed.",
         "any increase."),
+    Definition("fraud_canary_share", "gauge", "ratio",
+        "Share of the cards that the canary decides; 0 without one.",
+        "a share nobody set."),
+    Definition("fraud_canary_failures_total", "counter", "transactions",
+        "Transactions of the canary's cards that the champion decided because the canary gave no score.",
+        "any increase."),
+    Definition("fraud_arm_transactions_total", "counter", "transactions",
+        "Transactions scored, by the arm that decided.",
+        "canary far from fraud_canary_share of the sum.",
+        labels=("arm",), children=_each(ARMS)),
+    Definition("fraud_arm_alerts_total", "counter", "alerts",
+        "Scores at or above the threshold, by the arm that decided.",
+        "a share of the arm's transactions unlike that of the other arm.",
+        labels=("arm",), children=_each(ARMS)),
+    Definition("fraud_gates_failed", "gauge", "gates",
+        "Gates that a candidate, canary or shadow, fails just now.",
+        "above 0 for a canary; it is ended where gates.abort is on.",
+        labels=("name",), limit=32),
+    Definition("fraud_moves_ignored_total", "counter", "events",
+        "Events of the control topic that changed nothing: unusable (damaged, not signed), stale (repeated, "
+        "or made on other aliases) or refused (senseless).",
+        "unusable rising: somebody without the key writes there.",
+        labels=("reason",), children=_each(MOVE_FAULTS)),
     Definition("fraud_model_refused_total", "counter", "models",
         "Model versions on the topic that could not be used, by model.",
         "any increase.",
@@ -230,6 +258,9 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_alert_precision", "gauge", "ratio",
         "Share of the alerts decided in the window that were confirmed.",
         "below what the threshold was set for."),
+    Definition("fraud_decision_agreement", "gauge", "ratio",
+        "Share of matured transactions of which alert and outcome say the same, alerts held back included.",
+        "below the share of genuine transactions: no alert at all would agree more."),
     Definition("fraud_outcome_precision", "gauge", "ratio",
         "Share of frauds among alerts with an outcome: naive as they come, corrected by the control group.",
         "far apart: acting on alerts hides frauds.",
@@ -276,6 +307,7 @@ class Metrics:
         self.partition_unaccounted = gauge("fraud_partition_unaccounted_transactions")
         self.consumed = counter("fraud_consumed_records_total")
         self.alerts = counter("fraud_alerts_total")
+        self.alerts_held = counter("fraud_alerts_held_total")
         self.alerts_suppressed = counter("fraud_alerts_suppressed_total")
         self.control_group = counter("fraud_control_group_total")
         self.threshold_changes = counter("fraud_threshold_changes_total")
@@ -300,6 +332,12 @@ class Metrics:
         self.model_updates = counter("fraud_model_updates_total")
         self.model_learned = counter("fraud_model_learned_total")
         self.champion_failures = counter("fraud_champion_failures_total")
+        self.canary_share = gauge("fraud_canary_share")
+        self.canary_failures = counter("fraud_canary_failures_total")
+        self.arm_transactions = counter("fraud_arm_transactions_total")
+        self.arm_alerts = counter("fraud_arm_alerts_total")
+        self.gates_failed = gauge("fraud_gates_failed")
+        self.moves_ignored = counter("fraud_moves_ignored_total")
         self.model_refused = counter("fraud_model_refused_total")
         self.outcomes_refused = counter("fraud_outcomes_refused_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
@@ -320,6 +358,7 @@ class Metrics:
         self.alert_funnel = counter("fraud_alert_funnel_total")
         self.alert_ctr = gauge("fraud_alert_ctr")
         self.alert_precision = gauge("fraud_alert_precision")
+        self.decision_agreement = gauge("fraud_decision_agreement")
         self.outcome_precision = gauge("fraud_outcome_precision")
         self.outcome_recall = gauge("fraud_outcome_recall")
         self.average_precision = gauge("fraud_average_precision")

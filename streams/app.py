@@ -3,10 +3,10 @@
 | stage | reads | writes |
 |---|---|---|
 | card | transactions | by-<last entity>, dead-letters |
-| score | by-<last entity>, known-frauds, models | scores, alerts, scored |
+| score | by-<last entity>, known-frauds, models, control | scores, alerts, scored, metrics |
 | label | labels, feedback, scored | outcomes, known-frauds, dead-letters |
-| learn | outcomes | models |
-| observe | scored, outcomes, feedback | metrics |
+| learn | outcomes, control | models |
+| observe | scored, outcomes, feedback, control | metrics, control |
 
 Every stage is a consumer group of its own, so that stages can be spread over workers in any way.
 """
@@ -28,10 +28,12 @@ from streams.feature_settings import catalogue_of, feature_spec
 from streams.kafka.batching import BatchingOptions, create_app
 from streams.kafka.connection import security_options
 from streams.kafka.outputs import Outputs
+from streams.keys import signing_key
 from streams.sections import Broker
 from streams.settings import Settings
 from streams.stages import card, label, learn, observe, score
 from streams.stages.context import StageContext
+from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import build_learners
 from streams.stages.rows import LARGEST_MESSAGE
@@ -46,6 +48,7 @@ class Flow:
     spec: FeatureSpec
     metrics: Metrics
     feed: ModelFeed
+    control: ControlFeed
     contexts: dict[str, StageContext] = field(default_factory=dict)
     apps: dict[str, faust.App] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +78,16 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         settings.broker,
         spec.digest,
         on_refused=partial(metrics.model_refused.add, 1),
+        key=signing_key(settings.models),
     )
-    flow = Flow(spec, metrics, feed)
+    control = ControlFeed(
+        catalogue.name("control"),
+        settings.broker,
+        initial_aliases(settings.models),
+        signing_key(settings.models),
+        on_refused=partial(metrics.moves_ignored.add, 1),
+    )
+    flow = Flow(spec, metrics, feed, control)
     for stage in STAGES:
         if stage in stages:
             app = flow.apps[stage] = create_app(
@@ -94,7 +105,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
                 max_record_bytes=LARGEST_MESSAGE,
             )
             context = flow.contexts[stage] = StageContext(settings, spec, catalogue, outputs, metrics)
-            flow.parts[stage] = _attach(stage, app, context, feed)
+            flow.parts[stage] = _attach(stage, app, context, flow)
     return flow
 
 
@@ -111,19 +122,21 @@ def credentials(broker: Broker) -> Credentials | None:
     return SSLCredentials(context=options["ssl_context"]) if "ssl_context" in options else None
 
 
-def _attach(stage: str, app: faust.App, context: StageContext, feed: ModelFeed) -> Any:
+def _attach(stage: str, app: faust.App, context: StageContext, flow: Flow) -> Any:
     match stage:
         case "card":
             return card.attach(app, context)
         case "score":
-            feed.on_error = app.crash
-            return score.attach(app, context, feed)
+            flow.feed.on_error = flow.control.on_error = app.crash
+            return score.attach(app, context, flow.feed, flow.control)
         case "label":
             return label.attach(app, context)
         case "learn":
-            return learn.attach(app, context)
+            flow.control.on_error = app.crash
+            return learn.attach(app, context, flow.control.registry)
         case _:
-            return observe.attach(app, context)
+            flow.control.on_error = app.crash
+            return observe.attach(app, context, flow.control)
 
 
 def _batching(stage: str, settings: Settings) -> BatchingOptions:

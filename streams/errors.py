@@ -33,3 +33,7 @@ class TopicMissing(FraudstreamError):
 
 class StateMismatch(FraudstreamError):
     """Correct the settings, or start with fresh internal topics: the state belongs to something else."""
+
+
+class NoSuchModel(FraudstreamError):
+    """Look at `models list`: the topic holds no such model or version."""

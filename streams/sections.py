@@ -226,6 +226,8 @@ class Models(Section):
     """Frauds among them."""
     checkpoint_key_file: str = ""
     """File with a key of at least 32 bytes, which signs the learn stage's checkpoints; empty for unsigned."""
+    signing_key_file: str = ""
+    """File with a key of at least 32 bytes, which signs model versions and moves; empty for unsigned."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -233,6 +235,21 @@ class Models(Section):
         if len(set(names)) < len(names):
             raise ValueError("every model needs a name of its own")
         return self
+
+
+class Gates(Section):
+    """Moves that are made without anybody, on evidence."""
+
+    abort: bool = True
+    """A canary that fails a gate is ended."""
+    promote: bool = False
+    """A canary that has passed every gate becomes the champion."""
+    rollback: bool = True
+    """A champion that fails a gate within the horizon of its promotion gives its place back."""
+    horizon: Duration = 7 * DAY
+    """Event time of matured outcomes that must speak for a canary."""
+    min_frauds: Annotated[int, Field(ge=1)] = 50
+    """Fewest frauds among matured outcomes before they are asked."""
 
 
 class Policy(Section):

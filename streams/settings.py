@@ -22,6 +22,7 @@ from streams.sections import (
     DURATION,
     Alignment,
     Broker,
+    Gates,
     Input,
     Labels,
     Models,
@@ -57,6 +58,7 @@ class Settings(Section):
     alignment: Alignment = Alignment()
     labels: Labels = Labels()
     models: Models = Models()
+    gates: Gates = Gates()
     policy: Policy = Policy()
     worker: Worker = Worker()
 
@@ -77,7 +79,9 @@ class Settings(Section):
     def digest(self) -> str:
         """16 hexadecimal digits over all that can change a score or an alert, wherever it was set."""
         content = {name: part for name, part in self.model_dump(mode="json").items() if name in _DECIDING}
-        del content["models"]["checkpoint_key_file"], content["policy"]["control_key_file"]
+        for key in ("checkpoint_key_file", "signing_key_file"):
+            del content["models"][key]
+        del content["policy"]["control_key_file"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return sha256(canonical.encode()).hexdigest()[:16]
 

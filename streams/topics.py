@@ -9,7 +9,9 @@
 | scored | card | columns of a batch | score | label, observe |
 | known-frauds | terminal | columns of a batch | label | score |
 | outcomes | none, one partition | columns of a batch | label | learn, observe |
-| models, control | model | Snapshot, events | learn, you | score, learn |
+| models | model | Snapshot | learn | score |
+| control | model | Move | you, observe | score, learn, observe |
+| metrics | metric | events | score, observe | you |
 | <stage>-state | bucket | state of a stage | the stage | the stage |
 | dead-letters | as it came | the bytes as they came | card, label | you |
 """
@@ -142,7 +144,7 @@ class Catalogue:
                 public("alerts", "Alert", "score", "you"),
                 public("dead_letters", "original bytes", "card label", "you", key="as it came"),
                 public("models", "Snapshot", "learn", "score learn", key="model", partitions=1),
-                public("control", "event", "you", "score learn", key="model", partitions=1),
+                public("control", "Move", "you observe", "score learn observe", key="model", partitions=1),
                 public("metrics", "event", "score learn observe", "you", key="metric", partitions=1),
                 *(internal(f"by-{each}", each, "columns", "card", "score") for each in entities),
                 internal("scored", "card", "columns", "score", "label observe"),

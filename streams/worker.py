@@ -82,6 +82,9 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         stack.push_async_callback(_close, flow)
         for outputs in flow.outputs:
             await outputs.start()
+        if flow.apps.keys() & {"score", "learn", "observe"}:
+            await flow.control.start()
+            stack.push_async_callback(flow.control.stop)
         if "score" in flow.apps:
             await flow.feed.start()
             stack.push_async_callback(flow.feed.stop)

@@ -129,6 +129,63 @@ MODELS = Dashboard(
                 ),
             ),
         ),
+        Row(
+            "Canary, gates and moves",
+            (
+                Panel(
+                    "Transactions by arm",
+                    "Per second, beside the share of the cards that the canary decides. Bad: far from it.",
+                    "reqps",
+                    (
+                        Query(rate("fraud_arm_transactions_total", by="arm"), "{{arm}}"),
+                        Query(largest("fraud_canary_share"), "share of the canary"),
+                    ),
+                ),
+                Panel(
+                    "Alerts by arm",
+                    "Scores at or above the threshold, per second. Bad: unlike shares of the two arms.",
+                    "reqps",
+                    (Query(rate("fraud_arm_alerts_total", by="arm"), "{{arm}}"),),
+                ),
+                Panel(
+                    "Gates failed",
+                    "By candidate, canary or shadow. Bad: any, of a canary.",
+                    "short",
+                    (
+                        Query(
+                            largest("fraud_gates_failed", by="name"),
+                            "{{name}}",
+                            "no candidate has been judged yet",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Out of the ordinary",
+                    "Transactions that the canary could not score, events of the control topic that changed "
+                    "nothing, alerts held back. Bad: any that nobody expects.",
+                    "short",
+                    (
+                        Query(
+                            increase("fraud_canary_failures_total", over="$__rate_interval"), "canary failed"
+                        ),
+                        Query(
+                            increase("fraud_moves_ignored_total", by="reason", over="$__rate_interval"),
+                            "move {{reason}}",
+                        ),
+                        Query(
+                            increase("fraud_alerts_held_total", over="$__rate_interval"), "alerts held back"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Agreement of alerts and outcomes",
+                    "Share of matured transactions of which both say the same, alerts held back included. "
+                    "Bad: below the share of genuine transactions.",
+                    "percentunit",
+                    (Query(largest("fraud_decision_agreement"), "agreement", NO_OUTCOMES),),
+                ),
+            ),
+        ),
     ),
     (Choice("role", "Role", "fraud_average_precision", "role"),),
     since="now-2d",

@@ -1,4 +1,4 @@
-"""`fraudstream alerts tail`."""
+"""`fraudstream alerts tail`; `alerts hold` and `alerts release` are in `model_moves.py`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import aclosing
 import click
 import msgspec
 
+from streams.commands.model_moves import hold, release
 from streams.commands.options import examples, run_async, with_settings
 from streams.commands.tables import printable
 from streams.contract.currencies import EXPONENTS
@@ -18,6 +19,10 @@ from streams.times import rfc3339
 @click.group()
 def alerts() -> None:
     """Suspicious transactions as they come."""
+
+
+for _command in (hold, release):
+    alerts.add_command(_command)
 
 
 @alerts.command(

@@ -30,12 +30,14 @@ def check(path: Path | None, broker: str | None) -> None:
     """Exit 0 if the settings can be carried out, else name every mistake."""
     # Faust and River take a second to import, which the other commands of this group need not wait for.
     from streams.feature_settings import feature_spec
-    from streams.stages.model_slots import build_learners, checkpoint_key
+    from streams.keys import checkpoint_key, signing_key
+    from streams.stages.model_slots import build_learners
 
     settings = _load(path, broker)
     try:
         build_learners(settings.models, feature_spec(settings))
         checkpoint_key(settings.models)
+        signing_key(settings.models)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"settings are valid, digest {settings.digest}")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from models.snapshot import Snapshot, SnapshotError, decode
+from streams.commands.aliases import read_registry, role_of
 from streams.kafka.clients import read_all
 from streams.sections import Models
 from streams.settings import Settings
@@ -18,6 +19,7 @@ from streams.stages.model_feed import key_of
 class ModelVersion(msgspec.Struct, frozen=True):
     """A version as its document says; `published_at` and `learned_until` are epoch milliseconds.
 
+    `role` is the one that the version has by the present aliases, empty for one that does not score.
     `learner` is the kind that the settings give the model, empty if they do not name it; `scorer` is the kind
     of the frozen form that scores. `problem` says why the version cannot be used; everything below is then
     unknown.
@@ -32,21 +34,16 @@ class ModelVersion(msgspec.Struct, frozen=True):
     problem: str = ""
     scorer: str = ""
     learned: int = 0
+    frauds: int = 0
     learned_until: int = 0
     features: int = 0
     spec: str = ""
-    river: str = ""
+    parent: int = 0
+    libraries: dict[str, str] = {}
     sha256: str = ""
     signed: bool = False
     metrics: dict[str, float] = {}
     offsets: dict[str, int] = {}
-
-
-def role_of(name: str, models: Models) -> str:
-    """`champion`, `shadow`, or empty for a model that the settings do not name."""
-    if name == models.champion.name:
-        return "champion"
-    return "shadow" if any(name == slot.name for slot in models.shadows) else ""
 
 
 def learner_of(name: str, models: Models) -> str:
@@ -57,32 +54,40 @@ def learner_of(name: str, models: Models) -> str:
 async def read_versions(
     settings: Settings, wanted: Callable[[str, int], bool] | None = None
 ) -> list[ModelVersion]:
-    """The wanted versions on the topic, by name and version; without `wanted` the latest of each name.
+    """The wanted versions on the topic, by name and version; else what scores and the latest of each.
 
     Raises:
         BrokerUnreachable, TopicMissing: see `streams.kafka.clients.partitions_of`.
     """
+    aliases = (await read_registry(settings)).aliases
+    newest: dict[str, int] = {}
     # Versions are large: only what is still wanted at the end is kept and decoded.
     found: dict[tuple[str, int], Any] = {}
     async with aclosing(read_all(settings.broker, settings.topics.models)) as records:
         async for record in records:
             key = key_of(record.key)
-            if key is None or (wanted is not None and not wanted(*key)):
+            if key is None:
+                continue
+            if record.value is not None:
+                newest[key[0]] = max(key[1], newest.get(key[0], 0))
+            if wanted is not None and not wanted(*key):
                 continue
             if record.value is None:
                 found.pop(key, None)
                 continue
             found[key] = record if wanted is None else _summary(key, record, settings)
+    roles = {key: role_of(*key, newest[key[0]], aliases) for key in found}
     if wanted is None:
         latest = dict(sorted(found))
-        found = {key: _summary(key, found[key], settings) for key in latest.items()}
-    return [found[key] for key in sorted(found)]
+        kept = {*latest.items(), *(key for key, role in roles.items() if role)}
+        found = {key: _summary(key, found[key], settings) for key in kept}
+    return [msgspec.structs.replace(found[key], role=roles[key]) for key in sorted(found)]
 
 
 def _summary(key: tuple[str, int], record: Any, settings: Settings) -> ModelVersion:
     name, version = key
-    role, learner = role_of(name, settings.models), learner_of(name, settings.models)
-    plain = ModelVersion(name, version, role, record.timestamp, len(record.value), learner)
+    learner = learner_of(name, settings.models)
+    plain = ModelVersion(name, version, "", record.timestamp, len(record.value), learner)
     try:
         snapshot = decode(record.value)
     except SnapshotError as error:
@@ -97,10 +102,12 @@ def _described(plain: ModelVersion, snapshot: Snapshot) -> ModelVersion:
         plain,
         scorer=snapshot.kind,
         learned=snapshot.n_learned,
+        frauds=snapshot.n_frauds,
         learned_until=snapshot.created_at_event_time,
         features=snapshot.scorer.n_features,
         spec=snapshot.spec_digest,
-        river=snapshot.river,
+        parent=snapshot.parent,
+        libraries=dict(snapshot.libraries),
         sha256=snapshot.sha256,
         signed=bool(snapshot.signature),
         metrics=dict(snapshot.metrics),

@@ -1,4 +1,4 @@
-"""`fraudstream models list`, `models show` and `models history`."""
+"""`fraudstream models list` and `models show`; the moves are in `model_moves.py`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from streams.commands.model_moves import canary, history, promote, rollback, shadow, validate
 from streams.commands.options import examples, run_async, with_settings
 from streams.commands.tables import printable, row, show, table
-from streams.errors import FraudstreamError
+from streams.errors import NoSuchModel
 from streams.settings import Settings
 from streams.times import rfc3339
 
@@ -19,41 +20,35 @@ if TYPE_CHECKING:
     from streams.commands.model_versions import ModelVersion
 
 
-class NoSuchModel(FraudstreamError):
-    """Look at `models list`: the topic holds no such model or version."""
-
-
 @click.group()
 def models() -> None:
-    """The model versions that are on the models topic."""
+    """The published model versions, and who of them decides."""
+
+
+for _command in (validate, promote, rollback, canary, shadow, history):
+    models.add_command(_command)
 
 
 @models.command(
     "list",
-    short_help="List the latest version of every model, and its role.",
-    epilog=examples("models list", "models list --json | jq '.[] | {name, version, role}'"),
+    short_help="List the latest version of every model, or all of one.",
+    epilog=examples(
+        "models list", "models list binned", "models list --json | jq '.[] | {name, version, role}'"
+    ),
 )
+@click.argument("name", required=False)
 @with_settings(data=True)
-def list_(settings: Settings, as_json: bool) -> None:
-    """List the latest version of every model, and its role in these settings.
+def list_(settings: Settings, name: str | None, as_json: bool) -> None:
+    """List the latest version of every model, or every version of model NAME that is still on the topic.
 
-    A model of the settings that is not listed has learned nothing yet: rules stand in for it.
+    A version that scores has a role, and is listed in any case. A model of the settings that is not listed
+    has learned nothing yet: rules stand in for it.
     """
     from streams.commands.model_versions import read_versions
 
-    _show(run_async(read_versions(settings)), as_json)
-
-
-@models.command(
-    short_help="List every version of a model, the latest last.",
-    epilog=examples("models history binned", "models history forest --json"),
-)
-@click.argument("name")
-@with_settings(data=True)
-def history(settings: Settings, name: str, as_json: bool) -> None:
-    """List every version of model NAME that is still on the topic, the latest last."""
-    from streams.commands.model_versions import read_versions
-
+    if name is None:
+        _show(run_async(read_versions(settings)), as_json)
+        return
     versions = run_async(read_versions(settings, lambda found, _: found == name))
     if not versions:
         raise NoSuchModel(
@@ -83,7 +78,7 @@ def show_(settings: Settings, model: str, as_json: bool) -> None:
         read_versions(settings, lambda found, version: found == name and exact in (None, version))
     )
     if not versions:
-        look = f"history {name}" if slash else "list"
+        look = f"list {name}" if slash else "list"
         raise NoSuchModel(f"no {model!r} on {settings.topics.models}; `models {look}` shows what there is")
     document = _document(versions[-1])
     if as_json:

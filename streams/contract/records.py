@@ -61,6 +61,25 @@ class ModelRef(Struct, frozen=True, gc=False):
     version: int
 
 
+class Adoption(Struct, frozen=True, gc=False):
+    """From which offsets on a score partition uses which models; keyed `deployment` on the metrics topic.
+
+    `move` is the number of the last move in it; `applied` the offset of every transactions partition up to
+    which all was scored before, `ahead` those beyond it that were, too.
+    """
+
+    partition: int
+    move: int
+    champion: ModelRef
+    canary: ModelRef | None
+    percent: float
+    shadows: list[ModelRef]
+    alerts_held: bool
+    applied: dict[str, int]
+    ahead: dict[str, list[int]]
+    adopted_at: int
+
+
 class ShadowScore(Struct, frozen=True, gc=False):
     """The score a shadow gave, beside the decision and without influence on it."""
 

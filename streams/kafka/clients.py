@@ -155,6 +155,33 @@ async def read_all(
                     consumer.pause(tp)
 
 
+async def read_tail(broker: Broker, topic: str, records: int) -> list[ConsumerRecord]:
+    """The last `records` records of every partition that are on the topic now.
+
+    Raises:
+        BrokerUnreachable, TopicMissing: see `partitions_of`.
+    """
+    async with _reader(broker, topic) as (consumer, partitions):
+        await consumer.seek_to_end(*partitions)
+        while any(consumer.highwater(tp) is None for tp in partitions):
+            await consumer.getmany(timeout_ms=100)
+        ends = {tp: consumer.highwater(tp) for tp in partitions}
+        await consumer.seek_to_beginning(*partitions)
+        firsts = {tp: await consumer.position(tp) for tp in partitions}
+        for tp in partitions:
+            consumer.seek(tp, max(firsts[tp], ends[tp] - records))
+        found: list[ConsumerRecord] = []
+        open_ = {tp for tp in partitions if ends[tp] > firsts[tp]}
+        while open_:
+            for tp, fetched in (await consumer.getmany(*open_, timeout_ms=100)).items():
+                found += [record for record in fetched if record.offset < ends[tp]]
+            for tp in list(open_):
+                if await consumer.position(tp) >= ends[tp]:
+                    open_.discard(tp)
+                    consumer.pause(tp)
+        return found
+
+
 def _note_end(
     consumer: AIOKafkaConsumer,
     tp: TopicPartition,

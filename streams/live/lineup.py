@@ -51,4 +51,5 @@ def _larger(one: int | None, other: int | None) -> int | None:
 
 
 def _snapshots(deployment: Deployment) -> list[Snapshot]:
-    return [deployment.champion, *(shadow.snapshot for shadow in deployment.shadows)]
+    canary = [deployment.canary] if deployment.canary is not None else []
+    return [deployment.champion, *canary, *(shadow.snapshot for shadow in deployment.shadows)]

@@ -16,10 +16,10 @@ class DecisionCounts:
         if settings.kind == "budget":
             metrics.alert_budget.set(settings.alerts_per_day)
 
-    def add(self, rows: int, core: ScoreCore, state: DecisionState) -> None:
-        """So many rows that `core` has just decided about, which left this state."""
+    def add(self, rows: int, core: ScoreCore, state: DecisionState, *, held: bool) -> None:
+        """So many rows that `core` has just decided about, which left this state; `held` if alerts are."""
         metrics, decided = self._metrics, core.decided
-        metrics.alerts.add(int(decided.alert.sum()))
+        (metrics.alerts_held if held else metrics.alerts).add(int(decided.alert.sum()))
         metrics.control_group.add(int(decided.control.sum()))
         for reason, count in decided.suppressed.items():
             metrics.alerts_suppressed.add(count, reason)

@@ -69,9 +69,9 @@ def decision_policy(settings: Settings) -> DecisionPolicy:
 
 
 def scored_rows(rows: Columns, model: str, *, stood_in: bool) -> ScoredRows:
-    """Rows with `champion` scores, as the policy takes them."""
+    """Rows with the `score` that counts, as the policy takes them."""
     return ScoredRows(
-        scores=rows.floats("champion"),
+        scores=rows.floats("score"),
         card=rows.words("card"),
         card_id=rows.strings["card_id"],
         watermark=rows.ints("watermark"),

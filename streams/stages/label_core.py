@@ -38,7 +38,7 @@ from streams.stages.label_state import Alerted, LabelState, LabelStep, Verdict, 
 
 #: Outcomes keep these columns of the scored rows.
 _CARRIED = (
-    "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "alert", "control",
+    "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "arm", "alert", "control",
     "propensity",
 )  # fmt: skip
 _CARRIED_STRINGS = ("transaction_id", "card_id")

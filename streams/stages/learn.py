@@ -1,8 +1,8 @@
 """The learn stage: River learners on outcomes, frozen versions out.
 
 Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic,
-keyed `name/version`; the oldest are tombstoned; and what learners notice about concept drift to the metrics
-topic, keyed `drift`.
+keyed `name/version`; the oldest are tombstoned, but for those that a move on the control topic has named; and
+what learners notice about concept drift to the metrics topic, keyed `drift`.
 
 State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
 checkpoint (`learn_checkpoint.py`). Batches are finished only when a checkpoint covers them, so that a
@@ -18,15 +18,18 @@ however many there are: the watermark that releases them comes behind them in th
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 
 import faust
 
+from models.registry import Registry
 from models.snapshot import Snapshot, encode
 from streams.contract.codecs import encode as encode_json
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
+from streams.keys import checkpoint_key, signing_key
 from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
@@ -36,7 +39,7 @@ from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
 from streams.stages.model_feed import highest_versions, model_key
-from streams.stages.model_slots import build_learners, checkpoint_key
+from streams.stages.model_slots import build_learners
 from streams.stages.rows import require_spec
 
 #: Messages of outcomes taken at once.
@@ -64,6 +67,7 @@ class LearnWork:
     """The one partition of outcomes.
 
     Args:
+        registry: versions that moves have named stay on the topic.
         key: signs the checkpoint; empty for none.
         pause: called with True when too much waits to be taken, with False when more may come.
     """
@@ -74,12 +78,15 @@ class LearnWork:
         context: StageContext,
         changelog: Changelog,
         pause: Callable[[bool], None],
+        registry: Registry,
         key: bytes = b"",
     ) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
         self._pause = pause
+        self._registry = registry
+        self._signing_key = signing_key(context.settings.models)
         self._core = LearnCore(learn_rules(context.settings, context.spec.digest))
         self._held: list[RecordBatch] = []
         self._waiting_bytes = 0
@@ -138,7 +145,7 @@ class LearnWork:
         for batch in batches:
             for record in batch.records:
                 if record.offset >= self.checkpoint.next_offset:
-                    published |= yield from self._take(state, record.value or b"")
+                    published |= yield from self._take(state, record.value or b"", record.offset)
                     self.checkpoint.next_offset = record.offset + 1
             self.checkpoint.next_offset = max(self.checkpoint.next_offset, batch.next_offset)
             self._waiting(-_size(batch))
@@ -151,7 +158,7 @@ class LearnWork:
         if published or overdue or len(self._held) >= MOST_IN_FLIGHT // 2:
             yield from self._save()
 
-    def _take(self, state: LearnState, message: bytes) -> Generator[Step, None, bool]:
+    def _take(self, state: LearnState, message: bytes, offset: int) -> Generator[Step, None, bool]:
         """Learn up to where one message allows it; returns whether a version has been published."""
         rows = columns.decode(message)
         require_spec(rows, self._context.spec.digest)
@@ -161,7 +168,7 @@ class LearnWork:
         for snapshots in self._core.advance(state, clock):
             if snapshots:
                 published = True
-                yield Step(self._versions(snapshots))
+                yield Step(self._versions(snapshots, offset + 1))
                 failpoint("learn:published")
             yield BREATH
         if state.drift:
@@ -174,14 +181,15 @@ class LearnWork:
         topic = self._context.name("metrics")
         return [Output(topic, 0, b"drift", encode_json(each.record())) for each in noticed]
 
-    def _versions(self, snapshots: list[Snapshot]) -> list[Output]:
-        topic = self._context.name("models")
+    def _versions(self, snapshots: list[Snapshot], next_offset: int) -> list[Output]:
+        topic, source = self._context.name("models"), f"{self._context.name('outcomes')}/{self._partition}"
         records = []
         for snapshot in snapshots:
-            records.append(Output(topic, 0, model_key(snapshot.name, snapshot.version), encode(snapshot)))
-            if snapshot.version > VERSIONS_KEPT:
-                old = model_key(snapshot.name, snapshot.version - VERSIONS_KEPT)
-                records.append(Output(topic, 0, old, None))
+            document = encode(replace(snapshot, offsets={source: next_offset}), self._signing_key)
+            records.append(Output(topic, 0, model_key(snapshot.name, snapshot.version), document))
+            old = snapshot.version - VERSIONS_KEPT
+            if old > 0 and not self._registry.names(snapshot.name, old):
+                records.append(Output(topic, 0, model_key(snapshot.name, old), None))
         return records
 
     def _save(self) -> Iterator[Step]:
@@ -196,7 +204,7 @@ def _size(batch: RecordBatch) -> int:
     return sum(len(record.value or b"") for record in batch.records)
 
 
-def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
+def attach(app: faust.App, context: StageContext, registry: Registry) -> StageLoop[LearnWork]:
     """Read outcomes in batches.
 
     Raises:
@@ -213,7 +221,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LearnWork]:
         def pause(wanted: bool) -> None:
             (transport.pause if wanted else transport.resume)(tps)
 
-        return LearnWork(partition, context, changelog, pause, key)
+        return LearnWork(partition, context, changelog, pause, registry, key)
 
     report = context.report("learn")
     loop = StageLoop(

@@ -40,6 +40,7 @@ class _Saved(msgspec.Struct):
     slots: dict[str, str]
     next_offset: int
     versions: dict[str, int]
+    parents: dict[str, int]
     learned: dict[str, int]
     refused: dict[str, int]
     watermarks: dict[int, int]
@@ -96,6 +97,7 @@ class LearnCheckpoint:
                 slots=self._slots,
                 next_offset=self.next_offset,
                 versions=state.versions,
+                parents=state.parents,
                 learned=state.learned,
                 refused=state.refused,
                 watermarks=state.watermarks,
@@ -139,6 +141,8 @@ class LearnCheckpoint:
                 logger.warning("model %s starts anew: %s", name, error)
                 continue
             state.learned[name] = saved.learned[name]
+            if name in saved.parents:
+                state.parents[name] = saved.parents[name]
             state.refused[name] = saved.refused[name]
         state.waiting = _waiting(state, saved.waiting)
         self.state, self.next_offset = state, saved.next_offset

@@ -8,12 +8,13 @@ so that the same history gives the same versions however it is cut into batches.
 from __future__ import annotations
 
 import heapq
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from river import __version__ as RIVER
+import river
 
 from models.learners.base import DriftEvent, Learner
 from models.outcome_weights import outcome_weights
@@ -26,6 +27,12 @@ from streams.stages.label_core import MATURITY
 #: An outcome that waits: known_at, transaction, fraud, learners as a bit mask, features, weight.
 Waiting = tuple[int, int, bool, int, bytes, float]
 
+#: What a version is made with.
+LIBRARIES = {
+    "python": platform.python_version(),
+    "numpy": np.__version__,
+    "river": river.__version__,
+}
 #: Outcomes learned between two chances for others to run.
 SLICE = 8
 #: Transactions whose verdict is remembered, so that none is learned twice.
@@ -79,6 +86,8 @@ class LearnState:
         self.learners = learners
         #: last version published, by model name; names of former models stay, so that no version comes twice
         self.versions = dict.fromkeys(learners, 0)
+        #: the last version that the present learner has given, by model name
+        self.parents: dict[str, int] = {}
         self.learned = dict.fromkeys(learners, 0)
         #: outcomes that could not be learned, by model name
         self.refused = dict.fromkeys(learners, 0)
@@ -228,8 +237,11 @@ class LearnCore:
                     n_learned=learner.n_learned,
                     reference=learner.reference,
                     golden_x=learner.recent,
-                    river=RIVER,
+                    n_frauds=learner.n_frauds,
+                    parent=state.parents.get(name, 0),
+                    libraries=LIBRARIES,
                     metrics=learner.figures(),
                 )
             )
+            state.parents[name] = state.versions[name]
         return snapshots

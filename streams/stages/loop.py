@@ -266,7 +266,8 @@ class StageLoop(Generic[Work]):
         elif not saving:
             await asyncio.sleep(0)
         if saving:
-            failpoint(f"{self.name}:sent")
+            if outputs:
+                failpoint(f"{self.name}:sent")
             await self._changelog.save(
                 [
                     Change(partition.number, partition.work.state, None if step.whole else step.delta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -10,11 +11,11 @@ from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
 from models.learners.drift_aware import DriftAwareLearner
 from models.learners.registry import LEARNERS
+from models.registry import Slots, Version
 from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
 from models.spec import FeatureSpec
 from streams.errors import SettingsError
-from streams.keys import read_key
 from streams.sections import Models, Slot
 
 
@@ -47,18 +48,8 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
         raise SettingsError(f"{place}.options: {error}") from error
 
 
-def checkpoint_key(models: Models) -> bytes:
-    """The key that signs the learn stage's checkpoint; empty where none is configured.
-
-    Raises:
-        SettingsError: the file cannot be read or holds too little.
-    """
-    file = models.checkpoint_key_file
-    return read_key("models.checkpoint_key_file", file) if file else b""
-
-
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
-    """Every slot filled with the rules that stand in until its model has a first version: version 0."""
+    """The slots of the settings before any move, filled with the rules that stand in: version 0."""
     rules = make(RulesScorer.build(spec.names), name="rules", version=0, spec_digest=spec.digest)
 
     def unlearned(slot: Slot) -> Snapshot:
@@ -69,4 +60,49 @@ def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
         champion=unlearned(models.champion),
         stand_in=rules,
         shadows=[Shadow(unlearned(slot)) for slot in models.shadows],
+    )
+
+
+def at_hand(
+    slots: Slots, stand_in: Snapshot, version: Callable[[str, int], Snapshot | None]
+) -> dict[Version, Snapshot] | None:
+    """What `slots` name, or None if one of its versions is not at hand.
+
+    Args:
+        version: a version by name and number, if there is one.
+    """
+    found: dict[Version, Snapshot] = {}
+    for name, number in slots.versions():
+        snapshot = version(name, number) if number else replace(stand_in, name=name)
+        if snapshot is None:
+            return None
+        found[name, number] = snapshot
+    return found
+
+
+def fitting(
+    slots: Slots, stand_in: Snapshot, version: Callable[[str, int], Snapshot | None]
+) -> tuple[Slots, dict[Version, Snapshot]] | None:
+    """What of `slots` is at hand: without its champion nothing, without others those that are."""
+
+    def there(each: Version) -> bool:
+        return at_hand(Slots(each), stand_in, version) is not None
+
+    if not there(slots.champion):
+        return None
+    kept = replace(slots, shadows=tuple(each for each in slots.shadows if there(each)))
+    if slots.canary is not None and not there(slots.canary):
+        kept = replace(kept, canary=None, canary_name="", percent=0.0)
+    found = at_hand(kept, stand_in, version)
+    return None if found is None else (kept, found)
+
+
+def install(deployment: Deployment, slots: Slots, found: dict[Version, Snapshot]) -> None:
+    """Put what `slots` name into the deployment, from the next batch on."""
+    deployment.install(
+        found[slots.champion],
+        [found[each] for each in slots.shadows],
+        found[slots.canary] if slots.canary else None,
+        canary_name=slots.canary_name,
+        percent=slots.percent,
     )

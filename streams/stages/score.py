@@ -1,19 +1,19 @@
-"""The score stage: windows of the terminal, then champion and shadows.
+"""The score stage: windows of the terminal, then champion, canary and shadows.
 
-Reads the hop topic and the known frauds (key: last entity), and the models topic. Writes scores and alerts,
-and the scored rows for the stages that learn and observe; all keyed by card, on the partition the transaction
-came from.
+Reads the hop topic and the known frauds (key: last entity), and the models and control topics. Writes scores
+and alerts, and the scored rows for the stages that learn and observe, all keyed by card, on the partition the
+transaction came from; and to the metrics topic from which offsets on which models score.
 
-State by partition: terminal windows with known frauds, the last offset scored of every card partition, model
-versions, what the decision policy remembers (`score_core.py`). Rows wait until every input has reached their
-event time, unless they are live (`alignment.py`). A batch read again after a crash is scored with the
+State by partition: terminal windows with known frauds, the last offset scored of every card partition, the
+model slots, what the decision policy remembers (`score_core.py`). Rows wait until every input has reached
+their event time, unless they are live (`alignment.py`). A batch read again after a crash is scored with the
 versions that were in use, so that it gives the same scores.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import faust
@@ -21,9 +21,12 @@ import numpy as np
 
 from models.decision import DecisionPolicy
 from models.deployment import Deployment, Shadow
+from models.registry import Slots, resolved
 from monitoring.metrics import SHADOW_FAULTS
+from streams.contract.codecs import encode
+from streams.contract.records import Adoption, ModelRef
 from streams.kafka.batches import RecordBatch
-from streams.kafka.batching import batch_topic, batches
+from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.stages import columns
@@ -31,11 +34,12 @@ from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
+from streams.stages.control_feed import ControlFeed
 from streams.stages.decision_counts import DecisionCounts
 from streams.stages.decisions import decision_policy
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
-from streams.stages.model_slots import initial_deployment
+from streams.stages.model_slots import at_hand, fitting, initial_deployment, install
 from streams.stages.rows import rows_in_message
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_publisher import Publisher
@@ -49,9 +53,11 @@ CHUNK_ROWS = 4096
 MOST_MESSAGES = 1024
 #: Between two marks of a partition without rows.
 _MARK_SECONDS = 0.25
+#: Fewest rows of a batch that tells what a model takes for a row.
+_ROWS_TIMED = 32
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "alert", "control", "propensity",
+    "arm", "alert", "control", "propensity",
 )  # fmt: skip
 
 
@@ -65,7 +71,14 @@ _REPEAT_SECONDS = 1.0
 
 
 class ScoreWork:
-    """One partition of the hop."""
+    """One partition of the hop.
+
+    Args:
+        feed: the model versions.
+        control: who holds which alias.
+        policy: decides which scores are alerts.
+        caught_up: whether the partition is known to hold nothing that is not finished.
+    """
 
     def __init__(
         self,
@@ -73,13 +86,19 @@ class ScoreWork:
         context: StageContext,
         changelog: Changelog,
         feed: ModelFeed,
+        control: ControlFeed,
         policy: DecisionPolicy,
+        caught_up: Callable[[], bool] = lambda: False,
     ) -> None:
         settings = context.settings
         self._partition = partition
         self._context = context
         self._changelog = changelog
         self._feed = feed
+        self._control = control
+        self._caught_up = caught_up
+        self._missing: Slots | None = None
+        self._unannounced = False
         self._publisher = Publisher(context, policy, partition)
         self._core = ScoreCore(policy, context.clock)
         self._counts = DecisionCounts(context.metrics, settings.policy, policy)
@@ -94,6 +113,7 @@ class ScoreWork:
         #: rows received that are neither scored nor waiting; always 0
         self.unaccounted = 0
         self._off: set[tuple[str, int]] = set()
+        self._canary_failures = 0
         self._known_frauds = context.name("known-frauds")
         self._heartbeat = Heartbeat(context.partitions)
         #: After a restart, while rows may come that have been scored and not saved; and the offset after the
@@ -122,12 +142,14 @@ class ScoreWork:
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
         self.waiting = WaitingRows(self.state.applied, self._context.spec.digest, self.state.ahead)
-        used = [self._feed.version(name, version) for name, version in self.state.models.items()]
-        for snapshot in used:
-            if snapshot is not None:
-                self._deployment.swap(snapshot)
+        slots = self.state.slots
+        used = slots and at_hand(slots, self._deployment.stand_in, self._feed.version)
+        if slots and used:
+            install(self._deployment, slots, used)
+            # Whoever adopted them may have died before it said so.
+            self._unannounced = True
         # Versions that are gone cannot score again what they have scored.
-        self._pinned = bool(restored.deltas or restored.buckets) and None not in used
+        self._pinned = bool(restored.deltas or restored.buckets) and (slots is None or used is not None)
         self._show_models()
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
@@ -148,6 +170,9 @@ class ScoreWork:
 
     def tick(self) -> Iterator[Step]:
         """What waits may have waited long enough; tell the last watermark to those who have not heard it."""
+        if self._pinned and self._pinned_until is None and self._caught_up():
+            self._pinned = False
+        yield from self._adopt_models()
         yield from self._release()
         if self._unsaved and self._context.clock() - self._saved_at > _SAVE_SECONDS:
             yield from self._save(None, None, ScoreStep())
@@ -237,7 +262,9 @@ class ScoreWork:
         rows = chunk.rows
         scored = self._core.process(self.state, self._deployment, rows)
         self._scored_until = max(self._scored_until, min(frontier, chunk.until))
-        outputs = list(self._publisher.outputs(scored, self._deployment, self._core))
+        outputs = list(
+            self._publisher.outputs(scored, self._deployment, self._core, hold_alerts=self._alerts_held)
+        )
         outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
         step = ScoreStep(
             applied=chunk.applied, began=self.state.began, ahead=chunk.ahead, decisions=self._core.change
@@ -247,22 +274,48 @@ class ScoreWork:
         self._count(scored)
 
     def _adopt_models(self) -> Iterator[Step]:
-        """Swap in newer versions between two chunks; which ones is durable before they score anything."""
+        """Change the models between two chunks; which ones is durable before they score anything."""
+        if self._unannounced and self.state.slots:
+            self._unannounced = False
+            yield self._announcement(self.state.slots)
         if self._pinned:
             return
-        newer = {
-            name: snapshot
-            for role, name, version in self._deployment.models()
-            if (snapshot := self._feed.latest.get(name)) is not None and snapshot.version > version
-        }
-        if not newer:
+        wanted = resolved(self._control.registry, self._feed.newest)
+        if wanted == self.state.slots:
             return
-        versions = {name: each.version for name, each in newer.items()}
-        yield from self._save(None, None, ScoreStep(models=versions))
-        for name, snapshot in newer.items():
-            self._deployment.swap(snapshot)
+        fit = fitting(wanted, self._deployment.stand_in, self._feed.version)
+        if (fit is None or fit[0] != wanted) and wanted != self._missing:
+            self._missing = wanted
+            logger.warning("not all models that should score are at hand: %s", wanted.versions())
+        if fit is None or fit[0] == self.state.slots:
+            return
+        slots, found = fit
+        before = {(name, version) for _, name, version in self._deployment.models()}
+        yield from self._save(None, None, ScoreStep(slots=slots))
+        install(self._deployment, slots, found)
+        yield self._announcement(slots)
+        for name, version in set(slots.versions()) - before:
             self._context.metrics.model_updates.add(1, name)
+            logger.info("partition %d: %s v%d is in use", self._partition, name, version)
         self._show_models()
+
+    def _announcement(self, slots: Slots) -> Step:
+        """Say which models score what comes from here on."""
+        learned = slots.champion[1] > 0
+        rules = (self._deployment.stand_in.name, 0)
+        adoption = Adoption(
+            partition=self._partition,
+            move=slots.move,
+            champion=ModelRef(*(slots.champion if learned else rules)),
+            canary=ModelRef(*slots.canary) if slots.canary else None,
+            percent=slots.percent,
+            shadows=[ModelRef(*each) for each in slots.shadows],
+            alerts_held=slots.alerts_held,
+            applied={str(partition): last for partition, last in sorted(self.state.applied.items())},
+            ahead={str(partition): each.tolist() for partition, each in sorted(self.state.ahead.items())},
+            adopted_at=self._context.now_ms(),
+        )
+        return Step([Output(self._context.name("metrics"), 0, b"deployment", encode(adoption))])
 
     def _show_models(self) -> None:
         metrics = self._context.metrics
@@ -274,6 +327,7 @@ class ScoreWork:
                 counter.add(0, name)
             for reason in SHADOW_FAULTS if role == "shadow" else ():
                 metrics.shadow_disabled.add(0, name, reason)
+        metrics.canary_share.set(self._deployment.percent / 100.0)
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
@@ -297,8 +351,12 @@ class ScoreWork:
 
     def _scored_records(self, rows: Columns, *, everywhere: bool) -> list[Output]:
         """The scored rows for later stages, a message for every card partition: it carries the watermark."""
+        # In small batches the time is all overhead.
+        seconds = [each / len(rows) for each in self._core.seconds] if len(rows) >= _ROWS_TIMED else []
         kept = Columns(
-            self._scored_meta(),
+            self._scored_meta()
+            | {"row_seconds": seconds, "stood_in": self._core.stood_in}
+            | {"threshold": float(rows.floats("threshold")[-1])},
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
@@ -314,14 +372,16 @@ class ScoreWork:
     def _count(self, rows: Columns) -> None:
         metrics = self._context.metrics
         metrics.transactions.add(len(rows), "scored")
-        self._counts.add(len(rows), self._core, self.state.decisions)
+        self._counts.add(len(rows), self._core, self.state.decisions, held=self._alerts_held)
         metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
         if self._core.stood_in:
             metrics.champion_failures.add()
             logger.error("champion failed, rules stood in: %s", self._deployment.last_champion_error)
         metrics.score_duration.observe_repeated(self._core.seconds[0], len(rows))
         metrics.scores.observe(rows.floats("champion"), "champion")
-        for position, shadow in enumerate(self._deployment.shadows):
+        self._count_arms(rows)
+        beside = 0 if self._deployment.canary is None else 1
+        for position, shadow in enumerate(self._deployment.shadows, start=beside):
             metrics.scores.observe(rows.floats("shadows")[:, position], "shadow")
             if shadow.off is not None and (shadow.snapshot.name, shadow.snapshot.version) not in self._off:
                 self._off.add((shadow.snapshot.name, shadow.snapshot.version))
@@ -332,6 +392,24 @@ class ScoreWork:
                     shadow.snapshot.version,
                     shadow.off,
                 )
+
+    @property
+    def _alerts_held(self) -> bool:
+        return self.state.slots is not None and self.state.slots.alerts_held
+
+    def _count_arms(self, rows: Columns) -> None:
+        metrics, arm, alert = self._context.metrics, rows.bools("arm"), rows.bools("alert")
+        for name, chosen in (("champion", ~arm), ("canary", arm)):
+            metrics.arm_transactions.add(int(chosen.sum()), name)
+            metrics.arm_alerts.add(int((chosen & alert).sum()), name)
+        if self._deployment.canary is not None:
+            scores = rows.floats("shadows")[:, 0]
+            metrics.scores.observe(scores[~np.isnan(scores)], "canary")
+        failed = self._deployment.canary_failures - self._canary_failures
+        if failed:
+            self._canary_failures += failed
+            metrics.canary_failures.add(failed)
+            logger.error("canary failed, the champion decided: %s", self._deployment.last_canary_error)
 
     @property
     def models(self) -> list[tuple[str, str, int]]:
@@ -368,21 +446,38 @@ def fault(shadow: Shadow) -> str:
     return "not_finite" if shadow.off is not None and "no probabilities" in shadow.off else "raised"
 
 
-def attach(app: faust.App, context: StageContext, feed: ModelFeed) -> StageLoop[ScoreWork]:
-    """Read the hop and the known frauds in batches."""
+def attach(
+    app: faust.App, context: StageContext, feed: ModelFeed, control: ControlFeed
+) -> StageLoop[ScoreWork]:
+    """Read the hop and the known frauds in batches; follow the models and their aliases."""
     changelog = Changelog(context.name("score-state"), context.settings.broker, context.outputs)
     policy = decision_policy(context.settings)
+    hop = context.name(f"by-{context.spec.entities[-1].name}")
+    transport = transport_of(app)
+
+    def create(partition: int) -> ScoreWork:
+        def caught_up() -> bool:
+            progress = transport.progress().get(TP(hop, partition))
+            return progress is not None and progress.lag == 0
+
+        return ScoreWork(partition, context, changelog, feed, control, policy, caught_up)
+
     loop = StageLoop(
         "score",
-        lambda partition: ScoreWork(partition, context, changelog, feed, policy),
+        create,
         context.outputs,
         changelog,
         app.crash,
         most=MOST_MESSAGES,
         report=context.report("score"),
     )
-    hop = context.name(f"by-{context.spec.entities[-1].name}")
     follow_assignment(app, loop, hop, context.metrics)
+
+    def moved() -> None:
+        for partition in loop.works:
+            loop.nudge(partition)
+
+    control.on_moved.append(moved)
 
     @app.agent(batch_topic(app, hop), name="score")
     async def score(stream: faust.Stream[RecordBatch]) -> None:

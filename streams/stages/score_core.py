@@ -19,6 +19,7 @@ import numpy.typing as npt
 from models.admission import ACCEPTED
 from models.decision import Decided, DecisionPolicy, DecisionState
 from models.deployment import Deployment
+from models.registry import Slots
 from models.spec import FeatureSpec
 from models.windows import WindowStore
 from streams.stages import columns, decisions
@@ -37,7 +38,7 @@ class _Head(msgspec.Struct, array_like=True):
     applied: dict[int, int]
     told: dict[int, int]
     began: int
-    models: dict[str, int]
+    slots: Slots | None
     ahead: dict[int, bytes] = {}
     decisions: bytes = b""
 
@@ -51,14 +52,14 @@ class ScoreStep:
         ahead: offsets scored with the batch that are higher, by card partition.
         told: event time up to which the label stage has told all that takes effect, by label partition.
         began: event time of the first row, `NEVER` for unchanged.
-        models: version in use by model name, once a swap has been decided.
+        slots: the models in use from here on, once a swap has been decided; None for unchanged.
         decisions: what the decisions about the batch changed (`decisions.py`).
     """
 
     applied: Mapping[int, int] = field(default_factory=dict)
     told: Mapping[int, int] = field(default_factory=dict)
     began: int = NEVER
-    models: Mapping[str, int] = field(default_factory=dict)
+    slots: Slots | None = None
     ahead: Mapping[int, Offsets] = field(default_factory=dict)
     decisions: bytes = b""
 
@@ -77,7 +78,7 @@ class ScoreState:
         self.ahead: dict[int, Offsets] = {}
         self.told: dict[int, int] = {}
         self.began = NEVER
-        self.models: dict[str, int] = {}
+        self.slots: Slots | None = None
         self.decisions = DecisionState()
 
     def update(self, rows: Columns) -> Float:
@@ -141,7 +142,7 @@ class ScoreState:
             "ahead": _packed(step.ahead),
             "told": dict(step.told),
             "began": step.began,
-            "models": dict(step.models),
+            "slots": None if step.slots is None else msgspec.to_builtins(step.slots),
             "frauds": frauds,
             "decisions": step.decisions,
         }
@@ -156,7 +157,7 @@ class ScoreState:
             self.windows.insert(*self._window_rows(rows))
             self._sweep(rows)
         decisions.apply(self.decisions, meta.decisions)
-        self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.models, _unpacked(meta.ahead)))
+        self.advance(ScoreStep(meta.applied, meta.told, meta.began, meta.slots, _unpacked(meta.ahead)))
 
     def advance(self, step: ScoreStep) -> None:
         self.applied.update(step.applied)
@@ -169,14 +170,14 @@ class ScoreState:
         for partition, until in step.told.items():
             self.told[partition] = max(until, self.told.get(partition, until))
         self.began = max(self.began, step.began)
-        self.models.update(step.models)
+        self.slots = step.slots or self.slots
 
     def dump(self, bucket: int) -> bytes:
         if bucket < _WINDOW_BUCKETS:
             return self.windows.dump(bucket, _WINDOW_BUCKETS) if self.windows is not None else b""
         ahead, remembered = _packed(self.ahead), decisions.encode_state(self.decisions)
         return msgspec.msgpack.encode(
-            _Head(self.applied, self.told, self.began, self.models, ahead, remembered)
+            _Head(self.applied, self.told, self.began, self.slots, ahead, remembered)
         )
 
     def load(self, bucket: int, data: bytes) -> None:
@@ -186,7 +187,7 @@ class ScoreState:
             return
         head = msgspec.msgpack.decode(data, type=_Head)
         self.applied, self.told = head.applied, head.told
-        self.began, self.models = head.began, head.models
+        self.began, self.slots = head.began, head.slots
         self.ahead = _unpacked(head.ahead)
         self.decisions = DecisionState()
         decisions.apply(self.decisions, head.decisions)
@@ -196,7 +197,7 @@ class _DeltaMeta(msgspec.Struct):
     applied: dict[int, int]
     told: dict[int, int]
     began: int
-    models: dict[str, int]
+    slots: Slots | None
     frauds: bytes
     ahead: dict[int, bytes] = {}
     decisions: bytes = b""
@@ -238,19 +239,22 @@ class ScoreCore:
         self.change = b""
 
     def process(self, state: ScoreState, deployment: Deployment, rows: Columns) -> Columns:
-        """The rows with all `features`, `champion` and `shadows` scores, and the decision: the `threshold` in
-        force, `alert`, `control` and `propensity`.
+        """The rows with all `features`, `score`, `arm`, `champion` and `shadows` scores, and the decision:
+        the `threshold` in force, `alert`, `control` and `propensity`.
 
-        `shadows` is (rows, shadows), NaN where a shadow gave none.
+        `score` is what counts, that of the canary where `arm` is set. `shadows` is (rows, models beside the
+        champion: the canary, if any, then the shadows), NaN where one gave none.
         """
         features = np.hstack([rows.floats("features"), state.update(rows)])
-        scored = deployment.score(features, self._clock)
+        scored = deployment.score(features, self._clock, rows.words("card"))
         self.seconds, self.model, self.stood_in = scored.seconds, scored.model, scored.stand_in
         if not self.model[1]:
             # A slot without a learned version holds the rules under its own name.
             self.model = deployment.stand_in.name, 0
         result = Columns(rows.meta, dict(rows.arrays), rows.strings)
         result.arrays["features"] = features
+        result.arrays["score"] = scored.decided
+        result.arrays["arm"] = scored.arm
         result.arrays["champion"] = scored.champion
         result.arrays["shadows"] = np.ascontiguousarray(scored.shadows.T)
         self._decide(state, result)

@@ -25,6 +25,7 @@ class ScoreFrame(Struct, frozen=True):
 
     scored_at: int
     model: ModelRef
+    canary: ModelRef | None
     shadows: tuple[tuple[str, int], ...]
     spec: str
     config: str
@@ -51,6 +52,7 @@ def score_lines(
     event_time: npt.NDArray[np.int64],
     amount_minor: npt.NDArray[np.int64],
     score: Floats,
+    arm: npt.NDArray[np.bool_],
     shadows: Floats,
     threshold: Floats,
     alert: npt.NDArray[np.bool_],
@@ -61,23 +63,26 @@ def score_lines(
     """One JSON document per row.
 
     Args:
+        arm: rows that the canary has decided.
         shadows: (rows, shadows), NaN where a shadow gave no score; such a shadow is left out.
         features: (rows, features).
     """
-    now, model = frame.scored_at, frame.model
+    now = frame.scored_at
     spec, config = frame.spec, frame.config
+    arms = (("champion", frame.model), ("canary", frame.canary))
     return [
         _encode(
             _Line(
-                transaction, card, terminal, time, now, minor, code, value, limit, raised, "champion",
-                model, beside, row, spec, config, held, chance,
+                transaction, card, terminal, time, now, minor, code, value, limit, raised,
+                *arms[canary], beside, row, spec, config, held, chance,
             )
         )
-        for transaction, card, terminal, time, minor, code, value, limit, raised, held, chance, beside, row
+        for transaction, card, terminal, time, minor, code, value, limit, raised, canary, held, chance,
+        beside, row
         in zip(
             transaction_id, card_id, terminal_id, event_time.tolist(), amount_minor.tolist(), currency,
-            score.tolist(), threshold.tolist(), alert.tolist(), control.tolist(), propensity.tolist(),
-            _shadows(frame.shadows, shadows), _matrix(features), strict=True,
+            score.tolist(), threshold.tolist(), alert.tolist(), arm.tolist(), control.tolist(),
+            propensity.tolist(), _shadows(frame.shadows, shadows), _matrix(features), strict=True,
         )
     ]  # fmt: skip
 

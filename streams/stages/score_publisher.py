@@ -37,17 +37,24 @@ class Publisher:
         self._config = context.settings.digest
         self._top = context.settings.policy.reasons
 
-    def outputs(self, rows: Columns, deployment: Deployment, core: ScoreCore) -> Iterator[Output]:
+    def outputs(
+        self, rows: Columns, deployment: Deployment, core: ScoreCore, *, hold_alerts: bool = False
+    ) -> Iterator[Output]:
         """Moves of the threshold, the score of every row, then the alerts; `core` has just scored the rows
         with `deployment`.
+
+        With `hold_alerts` no alerts; the scores say all the same whether they would be.
         """
         yield from self._moves(core)
         topic, alerts = self._context.name("scores"), self._context.name("alerts")
-        _, *shadows = deployment.models()
+        beside = deployment.models()[1:]
+        shadows = [position for position, (role, _, _) in enumerate(beside) if role == "shadow"]
+        canary = deployment.canary
         frame = ScoreFrame(
             scored_at=self._context.now_ms(),
             model=ModelRef(*core.model),
-            shadows=tuple((name, version) for _, name, version in shadows),
+            canary=None if canary is None else ModelRef(canary.name, canary.version),
+            shadows=tuple(beside[position][1:] for position in shadows),
             spec=self._context.spec.digest,
             config=self._config,
         )
@@ -59,8 +66,9 @@ class Publisher:
             currency=rows.strings["currency"],
             event_time=rows.ints("event_time"),
             amount_minor=rows.ints("amount_minor"),
-            score=rows.floats("champion"),
-            shadows=rows.floats("shadows"),
+            score=rows.floats("score"),
+            arm=rows.bools("arm"),
+            shadows=rows.floats("shadows")[:, shadows],
             threshold=rows.floats("threshold"),
             alert=rows.bools("alert"),
             control=rows.bools("control"),
@@ -70,9 +78,12 @@ class Publisher:
         keys = [card.encode() for card in rows.strings["card_id"]]
         partitions = rows.ints("card_partition").tolist()
         yield from map(Output, itertools.repeat(topic), partitions, keys, lines)
+        if hold_alerts:
+            return
         alerted = np.flatnonzero(rows.bools("alert"))
-        champion = deployment.stand_in if core.stood_in else deployment.champion
-        reasons = self._reasons(champion, rows.floats("features")[alerted])
+        reasons = self._reasons_by_arm(
+            rows.floats("features")[alerted], rows.bools("arm")[alerted], deployment, core
+        )
         for row, each in zip(alerted.tolist(), reasons, strict=True):
             score = msgspec.json.decode(lines[row], type=Score)
             alert = alert_of(score, self._policy.alert_id(score.transaction_id), each)
@@ -83,6 +94,22 @@ class Publisher:
         for change in core.decided.changes:
             record = {"policy": self._policy.name, "partition": self._partition, **asdict(change)}
             yield Output(self._context.name("metrics"), 0, b"threshold", encode(record))
+
+    def _reasons_by_arm(
+        self,
+        features: Float,
+        arm: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        deployment: Deployment,
+        core: ScoreCore,
+    ) -> Iterator[list[Reason]]:
+        """The reasons of each row, from the model that has decided it."""
+        champion = deployment.stand_in if core.stood_in else deployment.champion
+        found = iter(self._reasons(champion, features[~arm]))
+        canary = iter(
+            self._reasons(deployment.canary, features[arm]) if deployment.canary is not None else ()
+        )
+        for in_canary in arm.tolist():
+            yield next(canary if in_canary else found)
 
     def _reasons(self, champion: Snapshot, features: Float) -> list[list[Reason]]:
         """The reasons of each row of `features`, (rows, features)."""

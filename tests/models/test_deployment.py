@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.arms import in_canary
 from models.deployment import Deployment, Shadow
 from models.scorers.base import FrozenScorer
 from models.scorers.rules import Rule, RulesScorer
@@ -252,3 +253,79 @@ def test_an_empty_batch_is_no_failure() -> None:
     assert scored.champion.shape == (0,)
     assert scored.shadows.shape == (1, 0)
     assert not scored.stand_in
+
+
+CARDS = np.arange(64, dtype=np.uint64)
+
+
+def with_canary(canary: Snapshot, *shadows: Snapshot, percent: float = 50.0) -> Deployment:
+    made = deployment()
+    made.install(made.champion, shadows, canary, canary_name="new", percent=percent)
+    return made
+
+
+def test_a_canary_decides_for_its_cards_only() -> None:
+    """Champion, canary and shadows score every row; what counts is the canary's where its cards are."""
+    new, beside = rules("new", 3, -1.0), rules("beside", 1, 0.5)
+    scored = with_canary(new, beside).score(X, Clock(), CARDS)
+    arm = in_canary(CARDS, "new", 50.0)
+    assert 0 < arm.sum() < 64
+    np.testing.assert_array_equal(scored.arm, arm)
+    np.testing.assert_array_equal(scored.champion, rules("champion", 1, 2.0).scorer.score(X))
+    np.testing.assert_array_equal(scored.shadows, [new.scorer.score(X), beside.scorer.score(X)])
+    np.testing.assert_array_equal(scored.decided, np.where(arm, scored.shadows[0], scored.champion))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_champion_answers_for_a_canary_that_fails(fault: str) -> None:
+    """Every row is scored, none by a number that is no probability, and the rows it failed are counted."""
+    made = with_canary(snapshot(FAULTS[fault], "new"), rules("beside", 1), percent=100.0)
+    alone = deployment(rules("beside", 1)).score(X, Clock())
+    scored = made.score(X.copy(), Clock(), CARDS)
+    assert made.canary_failures == (~scored.arm).sum() > 0
+    assert made.last_canary_error
+    np.testing.assert_array_equal(scored.decided[~scored.arm], alone.champion[~scored.arm])
+    assert ((scored.decided >= 0) & (scored.decided <= 1)).all()
+    np.testing.assert_array_equal(scored.shadows[1], alone.shadows[0])
+
+
+def test_one_bad_score_of_a_canary_costs_one_row() -> None:
+    """However rows are cut into batches, the champion answers for the same ones."""
+    row = int(np.flatnonzero(in_canary(CARDS, "new", 50.0))[0])
+    new = snapshot(lambda x: np.where(x[:, 0] == X[row, 0], np.nan, 0.5), "new")
+    whole = with_canary(new).score(X, Clock(), CARDS)
+    parts = [with_canary(new).score(X[i : i + 8], Clock(), CARDS[i : i + 8]) for i in range(0, 64, 8)]
+    np.testing.assert_array_equal(whole.decided, np.concatenate([part.decided for part in parts]))
+    assert (in_canary(CARDS, "new", 50.0) & ~whole.arm).sum() == 1
+
+
+def test_shadows_that_stay_keep_what_they_have_done() -> None:
+    """One that was switched off stays so when others move, and is tried again in another version."""
+    made = deployment(snapshot(raises, "bad"), rules("good", 1))
+    made.score(X, Clock())
+    bad, good = (shadow.snapshot for shadow in made.shadows)
+    made.install(rules("next", 1), [good, bad])
+    assert [shadow.off is None for shadow in made.shadows] == [True, False]
+    made.install(rules("next", 1), [snapshot(raises, "bad", 2)])
+    assert made.shadows[0].off is None
+
+
+def test_slots_of_another_spec_change_nothing() -> None:
+    """Whichever slot it is."""
+    made = deployment(rules("beside", 1))
+    before = list(made.models())
+    foreign = rules("foreign", 1, spec="other")
+    for champion, shadows, canary in (
+        (foreign, [], None),
+        (rules(), [foreign], None),
+        (rules(), [], foreign),
+    ):
+        with pytest.raises(SpecMismatchError):
+            made.install(champion, shadows, canary)
+        assert list(made.models()) == before
+
+
+def test_a_canary_without_cards_is_a_mistake() -> None:
+    """It cannot be known for whom it decides."""
+    with pytest.raises(ValueError, match="cards"):
+        with_canary(rules("new", 1)).score(X, Clock())

@@ -17,6 +17,7 @@ from models.learners.registry import LEARNERS
 from models.scorers.rules import Rule, RulesScorer
 from models.snapshot import (
     GoldenMismatchError,
+    SignatureError,
     Snapshot,
     SnapshotDamagedError,
     SnapshotError,
@@ -42,7 +43,9 @@ def of_learner(kind: str) -> Snapshot:
         n_learned=learner.n_learned,
         reference=learner.reference,
         golden_x=learner.recent,
-        river="0.26.1",
+        n_frauds=4,
+        parent=2,
+        libraries={"river": "0.26.1"},
         offsets={"outcomes/0": 17},
         metrics={"average_precision": 0.5},
     )
@@ -82,7 +85,10 @@ def test_round_trip(kind: str) -> None:
     back = decode(data, SPEC)
     np.testing.assert_array_equal(back.scorer.score(unseen()), snapshot.scorer.score(unseen()))
     np.testing.assert_array_equal(back.reference, snapshot.reference)
-    for name in ("name", "version", "kind", "spec_digest", "created_at_event_time", "n_learned", "river"):
+    for name in (
+        "name", "version", "kind", "spec_digest", "created_at_event_time", "n_learned", "n_frauds", "parent",
+        "libraries",
+    ):  # fmt: skip
         assert getattr(back, name) == getattr(snapshot, name)
     assert (back.offsets, back.metrics) == (snapshot.offsets, snapshot.metrics)
     assert len(back.sha256) == 64
@@ -127,11 +133,23 @@ def test_a_changed_weight_is_refused() -> None:
         decode(json.dumps(document).encode(), SPEC)
 
 
-def test_signature_travels_outside_the_digest() -> None:
-    """A signature may be added later without changing the digest."""
-    signed = changed(["signature"], "ed25519:abc", resign=False)
-    assert decode(signed, SPEC).signature == "ed25519:abc"
-    assert decode(signed).sha256 == decode(ENCODED).sha256
+def test_only_the_key_signs() -> None:
+    """With a key, what is unsigned, signed with another one, or changed after signing is refused; the digest
+    is that of the content alone."""
+    key = b"k" * 32
+    signed = encode(RULES, key)
+    assert decode(signed, SPEC, key).sha256 == decode(ENCODED).sha256
+    assert decode(signed, SPEC).signature
+    assert encode(decode(signed)) == signed
+    for other in (ENCODED, encode(RULES, b"o" * 32), changed(["signature"], "0" * 64, resign=False)):
+        with pytest.raises(SignatureError):
+            decode(other, SPEC, key)
+    altered = json.loads(signed)
+    altered["version"] = 7
+    content = {name: value for name, value in altered.items() if name not in ("sha256", "signature")}
+    altered["sha256"] = snapshots._digest(content)
+    with pytest.raises(SignatureError, match="does not fit"):
+        decode(json.dumps(altered).encode(), SPEC, key)
 
 
 BOMB = {

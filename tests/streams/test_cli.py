@@ -227,7 +227,7 @@ def test_a_backtest_of_nothing_says_so(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_models_are_read_from_their_topic(cli: Cli) -> None:
-    """`models` shows the latest version by role, the history, one version, and damaged ones as such."""
+    """`models` shows the latest version by role, all of one model, one version, and damaged ones as such."""
     spec = FeatureSpec.default()
     for version in (9, 10):
         document = encode_snapshot(
@@ -243,10 +243,10 @@ def test_models_are_read_from_their_topic(cli: Cli) -> None:
     heading, _, line = cli("models", "list").stdout.strip().splitlines()[:3]
     assert heading.split()[3:5] == ["learner", "scorer"]
     assert line.split()[3:5] == ["binned_logistic", "rules"]
-    history = json.loads(cli("models", "history", "binned", "--json").stdout)
-    assert [each["version"] for each in history] == [9, 10]
+    versions = json.loads(cli("models", "list", "binned", "--json").stdout)
+    assert [each["version"] for each in versions] == [9, 10]
     assert cli.document("models", "show", "binned/9")["spec"] == spec.digest
-    assert "`models history binned`" in cli("models", "show", "binned/11").stderr
+    assert "`models list binned`" in cli("models", "show", "binned/11").stderr
     assert "`models list`" in cli("models", "show", "nothing").stderr
     assert cli("models", "show", "binned/x").exit_code == 2
     doctor = cli("doctor")

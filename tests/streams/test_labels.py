@@ -50,6 +50,7 @@ class Joined:
                 "hop": np.zeros(n, np.uint64),
                 "features": watermarks[:, None].astype(np.float64),
                 "champion": np.zeros(n),
+                "arm": np.zeros(n, np.bool_),
                 "shadows": np.zeros((n, 0)),
             },
             {"transaction_id": list(rows), "card_id": ["c"] * n},

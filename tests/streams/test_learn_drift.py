@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from models.learners.base import DriftEvent
 from models.learners.drift_aware import DriftAwareLearner
 from models.learners.logistic import LogisticLearner
+from models.registry import Registry
 from streams.app import build
 from streams.history.backtest import Backtest
 from streams.history.backtest_report import report
@@ -23,6 +24,7 @@ from streams.kafka.outputs import Output
 from streams.sections import Models
 from streams.settings import Settings, load
 from streams.stages.columns import Columns
+from streams.stages.control_feed import initial_aliases
 from streams.stages.learn import LearnWork
 from streams.stages.learn_checkpoint import slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState, ModelDrift
@@ -93,7 +95,9 @@ def test_the_stage_tells_and_counts_drift() -> None:
     """Frauds that change their looks: records under the key `drift` on the metrics topic, alarms counted."""
     context = build(settings(), ["learn"]).contexts["learn"]
     changelog = Changelog(context.name("learn-state"), context.settings.broker, context.outputs)
-    work, book = LearnWork(0, context, changelog, lambda _: None), PartitionBook("outcomes", 0)
+    registry = Registry(initial_aliases(context.settings.models))
+    work = LearnWork(0, context, changelog, lambda _: None, registry)
+    book = PartitionBook("outcomes", 0)
     rng = np.random.default_rng(0)
     n = 3_000
     features = rng.normal(size=(n, len(context.spec.names)))

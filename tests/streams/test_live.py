@@ -274,11 +274,12 @@ def test_models_are_those_of_all_partitions() -> None:
     old, new = (snapshot("m", version, version * 100) for version in (1, 2))
     rules, shadow = snapshot("rules", 0, 0), snapshot("s", 7, 70)
     deployments = [
-        Deployment("s", new, rules, shadows=[Shadow(shadow)]),
+        Deployment("s", new, rules, shadows=[Shadow(shadow)], canary=snapshot("c", 4, 40)),
         Deployment("s", old, rules, shadows=[Shadow(shadow, off="raised ValueError")]),
     ]
     assert lineup(deployments) == [
         Place("champion", "m", 2, 200, 2, 0, None),
+        Place("canary", "c", 4, 40, 1, 0, None),
         Place("shadow", "s", 7, 70, 2, 1, "raised ValueError"),
     ]
     assert lineup([]) == []

@@ -10,9 +10,9 @@ from aiokafka.errors import KafkaConnectionError
 
 from models.learners.logistic import LogisticLearner
 from models.snapshot import Snapshot, encode, make
+from streams.kafka import broadcast
 from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
-from streams.stages import model_feed
 from streams.stages.model_feed import ModelFeed, model_key
 from tests.streams.clients import new_topic
 
@@ -20,8 +20,9 @@ pytestmark = pytest.mark.broker
 SPEC = "0123456789abcdef"
 
 
-def version(number: int, spec: str = SPEC) -> bytes:
-    return encode(make(LogisticLearner(("amount",)).freeze(), name="m", version=number, spec_digest=spec))
+def version(number: int, spec: str = SPEC, learned: int = 0) -> bytes:
+    scorer = LogisticLearner(("amount",)).freeze()
+    return encode(make(scorer, name="m", version=number, spec_digest=spec, n_learned=learned))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -62,14 +63,22 @@ def test_versions_are_followed_and_bad_ones_refused(broker: str) -> None:
                         Output(topic, 0, b"damaged", b"\x00nothing"),
                         Output(topic, 0, model_key("m", 1), None),
                         Output(topic, 0, b"no-number", None),
+                        Output(topic, 0, model_key("m", 7), version(2)),
+                        Output(topic, 0, model_key("m", 2), version(2, learned=5)),
+                        Output(topic, 0, model_key("m", 2), version(2)),
                         Output(topic, 0, model_key("m", 3), version(3)),
                     ]
                 )
-                await until(lambda: told == [3])
+                await until(lambda: told[-1:] == [3])
+                # The same document again is the same version; another one under its number is none.
+                assert told == [2, 3]
+                kept = feed.version("m", 2)
+                assert kept is not None
+                assert kept.n_learned == 0
                 assert feed.latest["m"].version == 3
                 assert feed.version("m", 1) is None
                 assert feed.version("m", 2) is not None
-                assert feed.refused == 3
+                assert feed.refused == 5
             finally:
                 await feed.stop()
 
@@ -80,7 +89,7 @@ def test_an_outage_is_waited_out(
     broker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Errors of the cluster are logged and tried again; versions published meanwhile arrive."""
-    monkeypatch.setattr(model_feed, "_FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(broadcast, "_FIRST_RETRY_SECONDS", 0.01)
 
     async def scenario() -> None:
         topic = await new_topic(broker, 1)

@@ -9,6 +9,7 @@ import pytest
 
 from models.decision import DecisionPolicy
 from models.policy import ThresholdPolicy
+from models.registry import Slots
 from streams.stages.card_core import CardCore, CardState
 from streams.stages.columns import Columns
 from streams.stages.model_slots import initial_deployment
@@ -54,7 +55,7 @@ def test_a_restored_state_goes_on_as_the_first(seed: int) -> None:
         followed.apply(first.delta(part, None, step))
         known = frauds_of(part)
         first.add_frauds(known)
-        step = ScoreStep(told={1: 100 - number}, began=number, models={"m": number})
+        step = ScoreStep(told={1: 100 - number}, began=number, slots=Slots(("m", number), (("s", 1),)))
         first.advance(step)
         followed.apply(first.delta(None, known, step))
     for bucket in range(first.buckets):
@@ -62,8 +63,9 @@ def test_a_restored_state_goes_on_as_the_first(seed: int) -> None:
     expected = features(first, parts[6:])
     for other in (followed, loaded):
         np.testing.assert_array_equal(features(other, parts[6:]), expected)
-        assert (other.applied, other.told, other.models) == ({0: 5}, {1: 100}, {"m": 5})
+        assert (other.applied, other.told, other.slots) == ({0: 5}, {1: 100}, first.slots)
         assert other.began == 5
+    assert first.slots == Slots(("m", 5), (("s", 1),))
     risk = SPEC.names.index("terminal_risk_3d")
     assert expected[:, risk].max() > 0
 

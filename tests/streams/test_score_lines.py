@@ -17,8 +17,13 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(min_size=1, max_size=8)
 
 
+ARMS = st.sampled_from(["champion", "canary"])
+
+
 @given(
-    rows=st.lists(st.tuples(TEXT, TEXT, TEXT, st.integers(0, 2**53), FLOATS, st.booleans()), max_size=6),
+    rows=st.lists(
+        st.tuples(TEXT, TEXT, TEXT, st.integers(0, 2**53), FLOATS, st.booleans(), ARMS), max_size=6
+    ),
     names=st.lists(TEXT, max_size=2, unique=True),
     features=st.integers(0, 3),
     data=st.data(),
@@ -31,7 +36,10 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
         st.lists(FLOATS | st.just(math.nan), min_size=len(rows) * len(names), max_size=len(rows) * len(names))
     )
     shadows = np.array(beside, dtype=float).reshape(len(rows), len(names))
-    frame = ScoreFrame(7, ModelRef("champion%", 3), tuple((name, 2) for name in names), "spec", "config")
+    models = {"champion": ModelRef("champion%", 3), "canary": ModelRef("new", 4)}
+    frame = ScoreFrame(
+        7, models["champion"], models["canary"], tuple((name, 2) for name in names), "spec", "config"
+    )
     lines = score_lines(
         frame,
         transaction_id=[row[0] for row in rows],
@@ -41,6 +49,7 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
         event_time=np.array([row[3] for row in rows], dtype=np.int64),
         amount_minor=np.arange(len(rows), dtype=np.int64),
         score=np.array([row[4] for row in rows]),
+        arm=np.array([row[6] == "canary" for row in rows], dtype=np.bool_),
         shadows=shadows,
         threshold=np.array([row[4] / 2 for row in rows]),
         alert=np.array([row[5] for row in rows], dtype=np.bool_),
@@ -50,13 +59,12 @@ def test_lines_decode_to_the_scores_they_stand_for(rows, names, features, data) 
     )
     expected = [
         Score(
-            transaction, card, terminal, time, 7, index, "EUR", score, score / 2, alert,
-            "champion", frame.model,
+            transaction, card, terminal, time, 7, index, "EUR", score, score / 2, alert, arm, models[arm],
             [ShadowScore(name, 2, value) for name, value in zip(names, shadows[index].tolist(), strict=True)
              if value == value],
             matrix[index].tolist(), "spec", "config", index % 2 == 1, 0.25 if index % 2 else 1.0,
         )
-        for index, (transaction, card, terminal, time, score, alert) in enumerate(rows)
+        for index, (transaction, card, terminal, time, score, alert, arm) in enumerate(rows)
     ]  # fmt: skip
     assert [msgspec.json.decode(line, type=Score) for line in lines] == expected
     assert [list(msgspec.json.decode(line)) for line in lines] == [

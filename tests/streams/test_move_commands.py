@@ -1,0 +1,142 @@
+"""The commands that move models, where no worker runs: what they refuse, what they write, what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from models.registry import Move, Pin
+from models.scorers.rules import RulesScorer
+from models.snapshot import encode, make
+from models.spec import FeatureSpec
+from streams.commands.aliases import read_registry
+from streams.commands.moving import MoveFailed, make_move
+from streams.contract.records import Adoption, ModelRef
+from streams.kafka.outputs import Output
+from streams.settings import load
+from streams.stages.model_feed import model_key
+from tests.streams.clients import unique
+from tests.streams.test_cli import Cli
+
+pytestmark = pytest.mark.broker
+SPEC = FeatureSpec.default()
+
+
+@pytest.fixture
+def models(broker: str) -> Cli:
+    """Versions of two models, one of them of another spec."""
+    cli = Cli(broker, unique("moves"))
+    assert cli("topics", "create").exit_code == 0
+    for name, version, spec in (
+        ("binned", 1, SPEC.digest),
+        ("binned", 2, SPEC.digest),
+        ("forest", 1, "f" * 16),
+    ):
+        scorer = RulesScorer.build(SPEC.names)
+        document = encode(make(scorer, name=name, version=version, spec_digest=spec))
+        cli.publish(Output(cli.topic("models"), 0, model_key(name, version), document))
+    return cli
+
+
+def history(cli: Cli) -> list[dict[str, Any]]:
+    moves: list[dict[str, Any]] = json.loads(cli("models", "history", "--json").stdout)
+    return moves
+
+
+def listed_models(cli: Cli) -> list[dict[str, Any]]:
+    versions: list[dict[str, Any]] = json.loads(cli("models", "list", "--json").stdout)
+    return versions
+
+
+def test_what_cannot_be_moved_is_refused(models: Cli) -> None:
+    """With the reason and what to do, and nothing written."""
+    for arguments, said in (
+        (("promote", "nobody"), "`fraudstream models list`"),
+        (("promote", "binned/3"), "no binned/3"),
+        (("promote", "forest"), "SpecMismatchError"),
+        (("promote", "binned"), "the champion already"),
+        (("canary", "binned", "--percent", "5"), "is the champion"),
+        (("canary", "binned/2", "--percent", "0"), "no canary"),
+        (("shadow", "remove", "nobody"), "no shadow"),
+        (("shadow", "add", "binned/1"), "champion or canary"),
+        (("rollback", "--to", "binned/9"), "no binned/9"),
+        (("promote", "binned/1", "--reason", "x" * 501), "reason"),
+    ):
+        result = models("models", *arguments)
+        assert result.exit_code == 1, arguments
+        assert said in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    for arguments in (
+        ("promote", "binned/x"),
+        ("canary", "binned/1", "--percent", "101"),
+        ("canary", "binned/1"),
+    ):
+        assert models("models", *arguments).exit_code == 2
+    assert models("alerts", "release").exit_code == 1
+    assert history(models) == []
+    assert "no move has been made; champion by the settings: binned" in models("models", "history").stdout
+
+
+def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None:
+    """The command fails and says which partitions are missing; what has said so is not waited for."""
+    late = models("models", "rollback", "--wait", "0.3", "--who", "ada", "--reason", "v2 is no good")
+    assert late.exit_code == 1
+    assert "move 1 counts, but after 0.3 s it is not in use on partitions 0, 1" in late.stderr
+    roles = {(each["name"], each["version"]): each["role"] for each in listed_models(models)}
+    assert roles == {("binned", 1): "champion", ("binned", 2): "", ("forest", 1): "shadow"}
+    (entry,) = history(models)
+    assert (entry["kind"], entry["model"], entry["champion"]) == ("rollback", "binned/1", "binned/1")
+    assert (entry["who"], entry["reason"], entry["evidence"]["version"]) == ("ada", "v2 is no good", 1)
+    for partition in (0, 1):
+        told = Adoption(partition, 2, ModelRef("binned", 2), None, 0.0, [], False, {"0": 17}, {}, 5)
+        models.publish(Output(models.topic("metrics"), 0, b"deployment", json_of(told)))
+    back = models("models", "rollback")
+    assert back.exit_code == 0, back.stderr
+    assert "move 2, in use on all 2 partitions: champion binned; shadows forest, logistic" in back.stdout
+    roles = {(each["name"], each["version"]): each["role"] for each in listed_models(models)}
+    assert roles == {("binned", 2): "champion", ("forest", 1): "shadow"}
+    listed = models("models", "history").stdout
+    assert "v2 is no good" in listed
+
+
+def test_alerts_are_held_and_released(models: Cli) -> None:
+    """By moves without a model."""
+    told = [Adoption(p, 9, ModelRef("binned", 2), None, 0.0, [], False, {}, {}, 5) for p in (0, 1)]
+    models.publish(*(Output(models.topic("metrics"), 0, b"deployment", json_of(each)) for each in told))
+    assert models.document("alerts", "hold", "--reason", "first weeks")["alerts_held"] is True
+    assert models("alerts", "hold").exit_code == 1
+    assert models.document("alerts", "release")["alerts_held"] is False
+    held, released = history(models)
+    assert (held["alerts_held"], released["alerts_held"]) == (True, False)
+
+
+def test_a_version_without_outcomes_is_validated_by_its_own_rows(models: Cli) -> None:
+    """It loads; the gates know too little to say anything, which stops nobody."""
+    found = models.document("models", "validate", "binned/2")
+    assert (found["version"], found["failures"], found["outcomes"]) == (2, "unknown", 0)
+    assert models("models", "validate", "forest").exit_code == 1
+
+
+def test_of_two_people_who_move_at_once_one_is_told(models: Cli) -> None:
+    """Whoever has decided on aliases that have moved meanwhile has changed nothing."""
+    settings = load(environ=models.environment)
+    move = Move(0, "shadow-remove", Pin("logistic"), who="ada", at=1_735_689_600_000)
+
+    async def scenario() -> None:
+        seen = await read_registry(settings)
+        other = Move(0, "promote", Pin("binned", 1), who="bob", at=1_735_689_600_000)
+        with pytest.raises(Exception, match="counts"):
+            await make_move(settings, seen, other, seconds=0)
+        with pytest.raises(MoveFailed, match="somebody else"):
+            await make_move(settings, seen, move, seconds=0)
+        assert [entry.move.who for entry in (await read_registry(settings)).history] == ["bob"]
+
+    asyncio.run(scenario())
+
+
+def json_of(record: Adoption) -> bytes:
+    return msgspec.json.encode(record)
