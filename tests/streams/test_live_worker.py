@@ -54,6 +54,7 @@ def test_a_worker_shows_alerts_and_reports_of_the_whole_system(cli: Cli) -> None
         assert state["alerts"][0]["amount"] == "12.34"
         assert state["about"]["stages"] == ["card", "observe"]
         assert state["topics"] == "following"
+        assert ": ready: " in process.stderr.readline().decode()
         exit_code, rest = ended(process, signal.SIGINT)
     assert exit_code == 130
     assert rest.splitlines()[-1].endswith("what was under way is finished and committed")
@@ -71,4 +72,5 @@ def test_a_worker_without_the_page_says_nothing_of_it(cli: Cli) -> None:
         assert get(f"{found[1]}/metrics")[0] == 200
         for path in ("/live", "/live/state.json", "/live/page.js"):
             assert get(found[1] + path)[0] == 404
+        assert ": ready: " in process.stderr.readline().decode()
         assert ended(process, signal.SIGTERM)[0] == 0
