@@ -115,7 +115,7 @@ def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
-    help="Port of /metrics, /livez and /readyz; 0 takes a free one; overrides worker.metrics_port (9464).",
+    help="Port of /metrics, /livez, /readyz, /live; 0 for a free one; overrides worker.metrics_port (9464).",
 )
 @CONFIG
 @BROKER

@@ -30,7 +30,7 @@ ROOMS = (
     {"kafka"},
     {"contract"},
     {"stages"},
-    {"history"},
+    {"history", "live"},
     {"app", "sampling", "worker"},
     {"commands"},
     {"demo", "cli"},
