@@ -64,6 +64,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with data/ and evaluate.py")
     parser.add_argument("--label-delay", default="7d")
+    parser.add_argument(
+        "--analysts", type=int, default=0, help="alerts investigated a day, truth a day later"
+    )
     parser.add_argument("--config", type=Path, default=None)
     options = parser.parse_args()
 
@@ -77,6 +80,7 @@ def main() -> int:
         scores = Path(folder) / "scores.parquet"
         command = [*fraudstream.command_line(), "backtest", *map(str, files), "--mapping", "handbook"]
         command += ["--label-delay", options.label_delay, "--scores", str(scores), "--json"]
+        command += ["--analysts", str(options.analysts)]
         if options.config is not None:
             command += ["--config", str(options.config)]
         begun = time.monotonic()
@@ -96,6 +100,7 @@ def main() -> int:
         "benchmark": "quality",
         "machine": load,
         "label_delay": options.label_delay,
+        "analysts": options.analysts,
         "backtest_seconds": round(seconds, 1),
         "backtest": json.loads(ran.stdout),
         "judged": judged,

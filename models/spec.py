@@ -48,6 +48,13 @@ WINDOWED = ("count", "sum", "mean", "std", "max", "amount_over_mean")
 """Aggregates with one column per window, beside the `distinct_<plural>` ones."""
 
 UNWINDOWED = ("seconds_since_last",)
+RUN_COLUMNS = (
+    "fraud_run",
+    "days_since_run",
+    "seconds_since_before_run",
+    "genuine_since_fraud",
+    "seconds_since_outcome",
+)
 AMOUNT_COLUMNS = ("amount", "amount_log")
 CALENDAR_COLUMNS = ("hour", "day_of_week", "weekend", "night")
 
@@ -89,6 +96,12 @@ class RiskSpec:
     known_windows: tuple[int, ...] = ()
     counts: bool = True
     since_fraud: bool = True
+    runs: bool = False
+
+    @property
+    def reach(self) -> int:
+        """How old a transaction can be and still count, in ms."""
+        return self.delay + self.windows[-1]
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,8 @@ class EntitySpec:
             suffixes.extend(f"known_frauds_{format_duration(w)}" for w in self.risk.known_windows)
             if self.risk.since_fraud:
                 suffixes.append("seconds_since_fraud")
+            if self.risk.runs:
+                suffixes.extend(RUN_COLUMNS)
         return tuple(f"{self.name}_{suffix}" for suffix in suffixes)
 
     @cached_property
@@ -130,7 +145,7 @@ class EntitySpec:
         """How far behind the oldest row that may still be inserted an event is needed."""
         reach = self.windows[-1]
         if self.risk is not None:
-            reach = max(reach, self.risk.delay + self.risk.windows[-1])
+            reach = max(reach, self.risk.reach)
         return reach
 
     def as_mapping(self) -> dict[str, object]:
@@ -149,6 +164,7 @@ class EntitySpec:
                 "known_windows": [format_duration(w) for w in self.risk.known_windows],
                 "counts": self.risk.counts,
                 "since_fraud": self.risk.since_fraud,
+                "runs": self.risk.runs,
             }
         return mapping
 
@@ -261,7 +277,12 @@ _DEFAULT: dict[str, object] = {
                 "amount_over_mean": ["30d"],
                 "seconds_since_last": [],
             },
-            "risk": {"delay": "7d", "windows": ["24h", "7d", "30d"], "known_windows": ["7d", "28d"]},
+            "risk": {
+                "delay": "7d",
+                "windows": ["24h", "7d", "30d"],
+                "known_windows": ["7d", "28d"],
+                "runs": True,
+            },
         },
     ],
 }
@@ -321,7 +342,8 @@ def _risk(value: object, path: str) -> RiskSpec:
     known = table.take("known_windows", lambda value, at: _durations(value, at) if value else (), ())
     counts = table.take("counts", boolean, True)
     since = table.take("since_fraud", boolean, bool(known))
+    runs = table.take("runs", boolean, False)
     table.finish()
     if since and not known:
         raise SpecError(f"{path}.since_fraud", "needs known_windows, the longest of which caps it")
-    return RiskSpec(delay, windows, known, counts, since)
+    return RiskSpec(delay, windows, known, counts, since, runs)

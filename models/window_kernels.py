@@ -4,7 +4,7 @@ call.
 A key's events are sorted by (time, order of arrival) and stored in chunks of `CHUNK`, linked from newest to
 oldest; all chunks but the newest are full. A scan from "now" backwards meets every window boundary once,
 appending is the common case, and expiry drops whole chunks at the old end. Known frauds of a key are a linked
-list. Kernels call helpers of this file only (see `models/jit.py`).
+list, newest event first. Kernels call helpers of this file only (see `models/jit.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from models.arrays import Bools, Floats, Ints, Ints32, Words, Words32
 from models.jit import inlined, kernel
 
 CHUNK = 8
+DAY = 86_400_000
 
 # Columns of `Table.slots`: newest chunk, number of events, first fraud; -1 for none.
 TAIL, COUNT, FRAUD = 0, 1, 2
@@ -27,14 +28,21 @@ KEYS, TRUNCATED, FRAUDS_DROPPED, CURSOR, EPOCH, WATERMARK, STATE_SIZE = 6, 7, 8,
 
 # Entries of `Plan.limits`: milliseconds, except CAP, the events (and frauds) of a key.
 LATENESS, RETENTION, KNOWN_RETENTION, CAP, DELAY, SINCE_CAP, SINCE_FRAUD_CAP = 0, 1, 2, 3, 4, 5, 6
+# How old an event can be and still count for a run of frauds; 0 where runs are not wanted.
+RUN_REACH, LIMITS_SIZE = 7, 8
 
 # Kinds of output column.
 K_COUNT, K_SUM, K_MEAN, K_STD, K_MAX, K_OVER_MEAN, K_SINCE, K_DISTINCT = 0, 1, 2, 3, 4, 5, 6, 7
 K_RISK, K_RISK_COUNT, K_KNOWN, K_SINCE_FRAUD = 8, 9, 10, 11
+K_RUN, K_DAYS_RUN, K_BEFORE_RUN, K_GENUINE_SINCE, K_SINCE_OUTCOME = 12, 13, 14, 15, 16
+RUN_KINDS = (K_RUN, K_DAYS_RUN, K_BEFORE_RUN, K_GENUINE_SINCE, K_SINCE_OUTCOME)
 
 # Rows of the accumulators, one column per window.
 A_COUNT, A_MATURE, A_FRAUDS, A_KNOWN, A_DISTINCT = 0, 1, 2, 3, 4
 A_SUM, A_SHIFTED, A_SQUARES, A_MAX = 0, 1, 2, 3
+
+# What is known of a row's latest run of frauds; days and ages are -1 for none.
+R_LENGTH, R_DAYS, R_BEFORE, R_GENUINE, R_OUTCOME, RUN_SIZE = 0, 1, 2, 3, 4, 5
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
@@ -329,8 +337,11 @@ def scan_events(
     horizon: int,
     ints: Ints,
     floats: Floats,
-) -> int:
-    """Accumulate the earlier events of each window of row r, newest first; the age of the latest, or -1."""
+) -> tuple[int, int]:
+    """Accumulate the earlier events of each window of row r, newest first.
+
+    Returns the ages of the latest one and of the latest as old as the risk delay; -1 for none.
+    """
     n_windows, n_risk, n_tags = plan.windows.shape[0], plan.risk_windows.shape[0], plan.words.shape[0]
     time = rows.times[r]
     cap, delay = plan.limits[CAP], plan.limits[DELAY]
@@ -350,7 +361,7 @@ def scan_events(
         for j in range(n_windows):
             ints[A_DISTINCT + k, j] = 1 if present else 0
 
-    n, n_mature, since = 0, 0, -1
+    n, n_mature, since, since_outcome = 0, 0, -1, -1
     total, shifted, squares, top = 0.0, 0.0, 0.0, amount
     j, jr = 0, 0
     edge = plan.windows[0]
@@ -386,6 +397,8 @@ def scan_events(
                     since = age
                 if age >= delay:
                     n_mature += 1
+                    if since_outcome < 0:
+                        since_outcome = age
                 if j < n_windows:
                     x = events.amounts[chunk, e]
                     n += 1
@@ -416,7 +429,7 @@ def scan_events(
     while jr < n_risk:
         ints[A_MATURE, jr] = n_mature
         jr += 1
-    return since
+    return since, since_outcome
 
 
 @inlined
@@ -457,9 +470,84 @@ def scan_frauds(
     return last
 
 
+@kernel
+def next_known(frauds: Frauds, node: int, time: int, oldest: int) -> int:
+    """From a node of a key's list on the first fraud that is known at `time` and happened after `oldest`; or
+    -1.
+    """
+    while node >= 0 and (frauds.known_at[node] > time or frauds.times[node] > time):
+        node = int(frauds.next[node])
+    return node if node >= 0 and frauds.times[node] > oldest else -1
+
+
+@kernel
+def scan_run(
+    table: Table,
+    events: Events,
+    frauds: Frauds,
+    plan: Plan,
+    place: int,
+    time: int,
+    horizon: int,
+    run: Ints,
+) -> None:
+    """The latest run of known frauds: back from the newest one to where an event that is decided, and no
+    fraud, lies between two of them. One pass over frauds and events, both newest first.
+
+    Leaves `run` as it is where no fraud is known.
+    """
+    oldest = max(horizon, time - plan.limits[RUN_REACH])
+    decided = time - plan.limits[DELAY]
+    cap = plan.limits[CAP]
+    node = next_known(frauds, int(table.slots[place, FRAUD]), time, oldest)
+    if node < 0:
+        return
+    run[R_GENUINE] = 0
+    newest = frauds.times[node]
+    last = newest
+    held = int(table.slots[place, COUNT])
+    chunk = int(table.slots[place, TAIL])
+    e = (held - 1) % CHUNK
+    position = 0
+    whole = False
+    while not whole and chunk >= 0:
+        while e >= 0:
+            event_time = events.times[chunk, e]
+            position += 1
+            if position > cap or event_time <= oldest:
+                whole = True
+                break
+            if event_time > newest:
+                run[R_GENUINE] += event_time <= decided
+            elif event_time <= decided:
+                while node >= 0 and frauds.times[node] >= event_time:
+                    last = frauds.times[node]
+                    run[R_LENGTH] += 1
+                    node = next_known(frauds, int(frauds.next[node]), time, oldest)
+                if last > event_time:
+                    run[R_DAYS] = time // DAY - last // DAY
+                    run[R_BEFORE] = time - event_time
+                    return
+            e -= 1
+        chunk = int(events.prev[chunk])
+        e = CHUNK - 1
+    while node >= 0:
+        last = frauds.times[node]
+        run[R_LENGTH] += 1
+        node = next_known(frauds, int(frauds.next[node]), time, oldest)
+    run[R_DAYS] = time // DAY - last // DAY
+
+
 @inlined
 def write_columns(
-    plan: Plan, ints: Ints, floats: Floats, amount: float, since: int, since_fraud: int, out: Floats
+    plan: Plan,
+    ints: Ints,
+    floats: Floats,
+    amount: float,
+    since: int,
+    since_fraud: int,
+    run: Ints,
+    out: Floats,
 ) -> None:
     """The features of one row from its accumulators."""
     limits = plan.limits
@@ -499,6 +587,16 @@ def write_columns(
         elif kind == K_SINCE_FRAUD:
             cap = limits[SINCE_FRAUD_CAP]
             value = (since_fraud if 0 <= since_fraud < cap else cap) / 1000.0
+        elif kind == K_RUN:
+            value = float(run[R_LENGTH])
+        elif kind == K_DAYS_RUN:
+            value = float(run[R_DAYS] if run[R_DAYS] >= 0 else limits[RUN_REACH] // DAY + 1)
+        elif kind == K_BEFORE_RUN:
+            value = (run[R_BEFORE] if run[R_BEFORE] >= 0 else limits[RUN_REACH]) / 1000.0
+        elif kind == K_GENUINE_SINCE:
+            value = float(run[R_GENUINE])
+        elif kind == K_SINCE_OUTCOME:
+            value = (run[R_OUTCOME] if run[R_OUTCOME] >= 0 else limits[RUN_REACH]) / 1000.0
         out[c] = value if np.isfinite(value) else 0.0
 
 
@@ -517,6 +615,7 @@ def process(
     n_windows = max(plan.windows.shape[0], plan.risk_windows.shape[0], plan.known_windows.shape[0])
     ints = np.zeros((A_DISTINCT + plan.words.shape[0], n_windows), np.int64)
     floats = np.zeros((4, n_windows))
+    run = np.zeros(RUN_SIZE, np.int64)
     for r in range(rows.keys.shape[0]):
         key = rows.keys[r]
         oldest = rows.watermarks[r] - plan.limits[LATENESS]
@@ -525,12 +624,17 @@ def process(
         place = find(table.keys, key) if key != _NONE else -1
         if out.shape[0] > 0:
             amount = rows.amounts[r] if np.isfinite(rows.amounts[r]) else 0.0
-            since = scan_events(
+            since, since_outcome = scan_events(
                 table, events, plan, scratch, state, place, rows, r, amount, horizon, ints, floats
             )
             known_horizon = oldest - plan.limits[KNOWN_RETENTION]
             since_fraud = scan_frauds(table, frauds, plan, place, rows.times[r], horizon, known_horizon, ints)
-            write_columns(plan, ints, floats, amount, since, since_fraud, out[r])
+            if plan.limits[RUN_REACH] > 0:
+                run[R_LENGTH], run[R_DAYS], run[R_BEFORE] = 0, -1, -1
+                run[R_GENUINE], run[R_OUTCOME] = ints[A_MATURE, plan.risk_windows.shape[0] - 1], since_outcome
+                if place >= 0:
+                    scan_run(table, events, frauds, plan, place, rows.times[r], horizon, run)
+            write_columns(plan, ints, floats, amount, since, since_fraud, run, out[r])
         if rows.insert[r] and key != _NONE and rows.times[r] > horizon:
             if place < 0:
                 place = -1 - place
@@ -576,12 +680,14 @@ def add_frauds(
         if keys[r] == _NONE:
             continue
         place = find(table.keys, keys[r])
-        kept = 0
+        kept, newer = 0, -1
         if place >= 0:
             kept = prune_frauds(table, frauds, state, place, horizon, known_horizon)
             before = -1
             node = int(table.slots[place, FRAUD])
             while node >= 0 and frauds.ids[node] != ids[r]:
+                if frauds.times[node] > times[r]:
+                    newer = node
                 before = node
                 node = int(frauds.next[node])
             if node >= 0:
@@ -602,8 +708,12 @@ def add_frauds(
         frauds.times[node] = times[r]
         frauds.known_at[node] = known_at[r]
         frauds.ids[node] = ids[r]
-        frauds.next[node] = table.slots[place, FRAUD]
-        table.slots[place, FRAUD] = node
+        if newer < 0:
+            frauds.next[node] = table.slots[place, FRAUD]
+            table.slots[place, FRAUD] = node
+        else:
+            frauds.next[node] = frauds.next[newer]
+            frauds.next[newer] = node
 
 
 @kernel

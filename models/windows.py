@@ -322,7 +322,9 @@ def _plan(entity: EntitySpec, lateness_ms: int) -> Plan:
         columns.extend((kernels.K_KNOWN, i, 0) for i in range(len(known_windows)))
         if risk.since_fraud:
             columns.append((kernels.K_SINCE_FRAUD, 0, 0))
-    limits = np.zeros(7, np.int64)
+        if risk.runs:
+            columns.extend((kind, 0, 0) for kind in kernels.RUN_KINDS)
+    limits = np.zeros(kernels.LIMITS_SIZE, np.int64)
     limits[kernels.LATENESS] = lateness_ms
     limits[kernels.RETENTION] = entity.retention_ms
     limits[kernels.KNOWN_RETENTION] = known_windows[-1] if known_windows else 0
@@ -330,6 +332,7 @@ def _plan(entity: EntitySpec, lateness_ms: int) -> Plan:
     limits[kernels.DELAY] = risk.delay if risk else 0
     limits[kernels.SINCE_CAP] = entity.windows[-1]
     limits[kernels.SINCE_FRAUD_CAP] = known_windows[-1] if known_windows else 0
+    limits[kernels.RUN_REACH] = risk.reach if risk is not None and risk.runs else 0
     return Plan(
         np.array(entity.windows, np.int64),
         np.array(risk_windows, np.int64),

@@ -175,18 +175,13 @@ class Histogram(_Family):
     def quantile(self, q: float, *labels: str) -> float:
         """The q-quantile, linear within its bucket as PromQL's `histogram_quantile`; NaN when empty."""
         child = self._children.get(labels)
-        if child is None or not child.counts.any():
-            return float("nan")
-        cumulative = np.cumsum(child.counts)
-        rank = q * cumulative[-1]
-        bucket = int(np.searchsorted(cumulative, rank, side="left"))
-        if bucket == len(self._edges):
-            return float(self._edges[-1])
-        low = 0.0 if bucket == 0 else float(self._edges[bucket - 1])
-        before = 0 if bucket == 0 else int(cumulative[bucket - 1])
-        inside = int(child.counts[bucket])
-        share = (rank - before) / inside if inside else 1.0
-        return low + (float(self._edges[bucket]) - low) * share
+        return float("nan") if child is None else bucket_quantile(self.definition.buckets, child.counts, q)
+
+    def buckets(self, *labels: str) -> npt.NDArray[np.int64]:
+        """Counts per bucket, the last one above every edge; zeros if the child does not exist."""
+        with self._lock:
+            child = self._children.get(labels) or _Buckets(len(self._edges))
+            return child.counts.copy()
 
     def collect(self) -> Metric:
         family = HistogramMetricFamily(
@@ -243,6 +238,25 @@ class Families(Collector):
         if definition.kind != kind or name in self._families:
             raise ValueError(f"{name} is a {definition.kind} and is bound once")
         return definition
+
+
+def bucket_quantile(edges: Sequence[float], counts: npt.NDArray[np.int64], q: float) -> float:
+    """The q-quantile of counts per bucket, linear within its bucket as PromQL's `histogram_quantile`.
+
+    `counts` has an entry more than `edges`; what lies above the last edge counts as on it. NaN if empty.
+    """
+    if not counts.any():
+        return float("nan")
+    cumulative = np.cumsum(counts)
+    rank = q * float(cumulative[-1])
+    bucket = int(np.searchsorted(cumulative, rank, side="left"))
+    if bucket == len(edges):
+        return float(edges[-1])
+    low = 0.0 if bucket == 0 else float(edges[bucket - 1])
+    before = 0 if bucket == 0 else int(cumulative[bucket - 1])
+    inside = int(counts[bucket])
+    share = (rank - before) / inside if inside else 1.0
+    return low + (float(edges[bucket]) - low) * share
 
 
 def _initial(definition: Definition) -> Iterator[Labels]:

@@ -115,7 +115,7 @@ def _stages(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
-    help="Port of /metrics, /livez and /readyz; 0 takes a free one; overrides worker.metrics_port (9464).",
+    help="Port of /metrics, /livez, /readyz, /live; 0 for a free one; overrides worker.metrics_port (9464).",
 )
 @CONFIG
 @BROKER
@@ -195,6 +195,12 @@ def broker(port: int) -> None:
 @LABEL_DELAY
 @MAPPING
 @click.option(
+    "--analysts",
+    type=click.IntRange(0),
+    default=0,
+    help="Alerts investigated a day, the highest scores first; the truth about them is back a day later.",
+)
+@click.option(
     "--scores",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write every score to this Parquet file.",
@@ -207,6 +213,7 @@ def backtest(
     end: int | None,
     label_delay: str,
     mapping: str | None,
+    analysts: int,
     scores: Path | None,
     as_json: bool,
 ) -> None:
@@ -225,7 +232,7 @@ def backtest(
     if start is not None and end is not None and start >= end:
         raise click.UsageError("--from is not before --to")
     delay = options.label_delay(settings, label_delay)
-    run = Backtest(settings, feature_spec(settings), label_delay=delay)
+    run = Backtest(settings, feature_spec(settings), label_delay=delay, analysts=analysts)
     batches = read_history(files, mapping)
     if end is not None:
         batches = between(batches, 0, end)

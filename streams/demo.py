@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -37,8 +38,12 @@ from streams.history.replay import Pace, ReplayTopics, replay
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.connection import client_options
 from streams.kafka.outputs import Output, Outputs, partition_for
+from streams.live.compose import is_served
+from streams.logs import NOTICE
 from streams.settings import CONFIG_VARIABLE, Settings
 from streams.topics import Catalogue
+
+logger = logging.getLogger(__name__)
 
 #: One worker decides, the other learns and observes, so that learning takes no time from scoring.
 _WORKERS = (("card", "score", "label"), ("learn", "observe"))
@@ -97,6 +102,9 @@ async def run(
         tally = Tally()
         frauds: set[str] = set()
         async with _workers(settings, config) as metrics_urls:
+            if is_served(settings):
+                # The worker with the score stage: rates, latency and models are its own.
+                logger.log(NOTICE, "live page on %s/live while the stream runs", metrics_urls[0])
             streaming = time.monotonic()
             await _stream(
                 settings,

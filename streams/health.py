@@ -9,7 +9,7 @@ their state, nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -52,7 +52,8 @@ class Progress:
 class HealthServer:
     """Serves the exposition and the checks; `start` and `stop` belong to the worker's loop.
 
-    `port` 0 takes a free port; `port` then tells which. A check that raises counts as failing.
+    `port` 0 takes a free port; `port` then tells which. A check that raises counts as failing. `routes` are
+    served beside.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class HealthServer:
         host: str = "127.0.0.1",
         port: int = 0,
         content_type: str = "text/plain; version=0.0.4; charset=utf-8",
+        routes: Iterable[web.RouteDef] = (),
     ) -> None:
         self._exposition, self._content_type = exposition, content_type
         self._live, self._ready = dict(live), dict(ready)
+        self._routes = list(routes)
         self.host, self.port = host, port
         self._runner: web.AppRunner | None = None
 
@@ -75,6 +78,7 @@ class HealthServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
+        app.add_routes(self._routes)
         app.on_response_prepare.append(_hide_versions)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()

@@ -289,9 +289,11 @@ class Worker(Section):
     """A worker process."""
 
     metrics_host: str = "127.0.0.1"
-    """Address of /metrics, /livez and /readyz."""
+    """Address of /metrics, /livez, /readyz and /live."""
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
-    """Port of /metrics, /livez and /readyz; 0 takes a free one."""
+    """Port of /metrics, /livez, /readyz and /live; 0 takes a free one."""
+    live_page: Literal["loopback", "anywhere", "off"] = "loopback"
+    """Where /live is served, which shows card tokens: on an address of this machine only, on any, nowhere."""
     batch_rows: Annotated[int, Field(ge=1, le=4_096)] = 2_000
     """Most records of a partition taken at once."""
     session_timeout: Duration = 10 * SECOND

@@ -11,9 +11,11 @@ import sys
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 
+from models.deployment import Deployment
 from monitoring.metrics import CONTENT_TYPE
 from streams.app import STAGES, Flow, build
 from streams.errors import FraudstreamError, SettingsError
@@ -21,6 +23,8 @@ from streams.health import HealthServer, Progress
 from streams.kafka import absence
 from streams.kafka.batching import transport_of
 from streams.kafka.hosting import run_apps
+from streams.live.compose import is_served, live_feed
+from streams.live.page import routes
 from streams.logs import NOTICE
 from streams.sampling import PartitionSampler, counted_logging, time_event_loop
 from streams.settings import Settings
@@ -56,6 +60,8 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
     flow.metrics.build_info.set(1, _version())
     logger.info("kernels ready after %.1f s", warm_up(settings, flow.spec))
     health = Health(flow)
+    feed = live_feed(settings, stages, flow.metrics, partial(_deployments, flow), _version())
+    live_routes = routes(feed, loopback_only=settings.worker.live_page == "loopback")
     server = HealthServer(
         flow.metrics.exposition,
         live={"progress": health.live},
@@ -63,13 +69,16 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         host=settings.worker.metrics_host,
         port=settings.worker.metrics_port,
         content_type=CONTENT_TYPE,
+        routes=live_routes if is_served(settings) else (),
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(counted_logging(flow.metrics))
         await _listen(server)
         stack.push_async_callback(server.stop)
         address = f"http://{server.host}:{server.port}"
-        logger.log(NOTICE, "metrics and health on %s (/metrics, /livez, /readyz)", address)
+        pages = "/metrics, /livez, /readyz" + (", /live" if is_served(settings) else "")
+        logger.log(NOTICE, "metrics and health on %s (%s)", address, pages)
+        stack.push_async_callback(feed.stop)
         stack.push_async_callback(_close, flow)
         for outputs in flow.outputs:
             await outputs.start()
@@ -103,6 +112,11 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
     else:
         logger.warning("stopped %s without a broker; what was not committed is read again", by)
     return received
+
+
+def _deployments(flow: Flow) -> list[Deployment]:
+    part = flow.parts.get("score")
+    return [work.deployment for work in part.works.values()] if part is not None else []
 
 
 def _reachable(flow: Flow) -> bool:

@@ -44,7 +44,8 @@ class Learner(ABC):
     """An online binary classifier over dense feature vectors.
 
     A subclass has a constructor that stores its arguments, and three steps: ``_learn``, ``_score`` and
-    ``freeze``. ``_score`` goes through River; ``freeze`` gives the arrays that score alike to 1e-12.
+    ``freeze``. ``_score`` goes through the library learned with, mostly River; ``freeze`` gives the arrays
+    that score alike to 1e-12.
 
     :param names: the features in feature-spec order.
     :param keep_one_in: the caller learns all frauds and one in so many genuine outcomes
@@ -53,6 +54,10 @@ class Learner(ABC):
     """
 
     kind: ClassVar[str]
+    library: ClassVar[str] = ""
+    """Module it learns with that not every installation has; empty for none."""
+    extra: ClassVar[str] = ""
+    """The optional extra of the project that installs it."""
 
     def __init__(self, names: Sequence[str], keep_one_in: int = 1) -> None:
         if not names or len(set(names)) != len(names):
@@ -87,12 +92,19 @@ class Learner(ABC):
         self._recent.append(x.copy())
 
     def score(self, x: Floats) -> float:
-        """Probability of fraud of f64[k], by River's own prediction; changes nothing.
+        """Probability of fraud of f64[k], by the library's own prediction; changes nothing.
 
         :raises ValueError: wrong shape, or a feature that is not finite.
         """
         self._check(x)
         return self._score(x)
+
+    def ready(self, seconds: float) -> bool:
+        """Whether the next outcome can be learned without waiting; may wait up to ``seconds`` for that.
+
+        A learner that works in the background says no while it has to catch up.
+        """
+        return True
 
     @abstractmethod
     def freeze(self) -> FrozenScorer:

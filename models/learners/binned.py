@@ -39,6 +39,8 @@ FINE = (
     "terminal_risk_7d",
     "terminal_risk_30d",
     "terminal_seconds_since_fraud",
+    "terminal_days_since_run",
+    "terminal_seconds_since_outcome",
 )
 """Features of the default spec that need resolution: hard limits on amounts, shares of small counts."""
 CROSSES = (
@@ -48,6 +50,9 @@ CROSSES = (
     ("terminal_risk_7d", "terminal_risk_30d"),
     ("terminal_known_frauds_7d", "terminal_seconds_since_fraud"),
     ("terminal_known_frauds_7d", "terminal_risk_24h"),
+    ("terminal_genuine_since_fraud", "terminal_days_since_run"),
+    ("terminal_genuine_since_fraud", "terminal_fraud_run"),
+    ("terminal_fraud_run", "terminal_days_since_run"),
 )
 """Pairs of features of the default spec that mean more together than alone."""
 

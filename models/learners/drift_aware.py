@@ -105,6 +105,11 @@ class DriftAwareLearner(Learner):
         self._counts = {"warnings": 0, "alarms": 0, "replacements": 0}
         self._events: list[DriftEvent] = []
 
+    def ready(self, seconds: float) -> bool:
+        """Whether both learners can go on."""
+        second = self._second
+        return self._active.ready(seconds) and (second is None or second.ready(seconds))
+
     def freeze(self) -> FrozenScorer:
         """The active learner as it is now."""
         return self._active.freeze()

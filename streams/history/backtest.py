@@ -21,6 +21,7 @@ from models.spec import FeatureSpec
 from streams.contract.transaction_columns import TransactionColumns
 from streams.history.advance import Advance
 from streams.history.delayed_labels import DelayedLabels
+from streams.history.investigators import Investigators
 from streams.settings import Settings
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.card import time_rules
@@ -36,6 +37,7 @@ from streams.stages.model_slots import build_learners, initial_deployment
 from streams.stages.rows import from_history
 from streams.stages.score_core import ScoreCore, ScoreState
 from streams.stages.waiting_rows import WaitingRows
+from streams.times import DAY
 
 _SLICE_ROWS = 20_000
 
@@ -96,9 +98,12 @@ class Backtest:
 
     Args:
         label_delay: milliseconds until a fraud is reported where the history does not say; None for never.
+        analysts: alerts of the champion that are investigated a day, with the verdict back the next day.
     """
 
-    def __init__(self, settings: Settings, spec: FeatureSpec, *, label_delay: int | None) -> None:
+    def __init__(
+        self, settings: Settings, spec: FeatureSpec, *, label_delay: int | None, analysts: int = 0
+    ) -> None:
         self._spec = spec
         self._settings = settings
         self._cards = CardState(spec, time_rules(settings))
@@ -121,6 +126,7 @@ class Backtest:
         self._scores = Scores()
         self._digest = FeatureDigest()
         self._frauds: set[str] = set()
+        self._investigators = Investigators(self._frauds, analysts)
 
     def run(
         self, batches: Iterable[TransactionColumns], advance: Advance = lambda _done, _remark: None
@@ -158,7 +164,8 @@ class Backtest:
         publication = rows.ints("watermark") // self._settings.models.publish_every
         # A verdict on a row takes effect `soonest` after it: in a slice after its own.
         effect = rows.ints("watermark") // max(1, self._settings.labels.soonest)
-        cuts = np.flatnonzero(np.diff(publication) | np.diff(effect)) + 1
+        day = rows.ints("watermark") // DAY  # analysts choose among all the alerts of a day
+        cuts = np.flatnonzero(np.diff(publication) | np.diff(effect) | np.diff(day)) + 1
         for part in np.split(np.arange(len(rows)), cuts):
             yield rows.take(part)
 
@@ -181,12 +188,14 @@ class Backtest:
         self._take_outcomes(self._join.scored(self._labels, LabelStep(), scored))
         self._undecided.append((self._messages, scored))
         self._messages += 1
+        self._investigators.see(scored)
         self._scores.add(scored)
         self._digest.add(scored.strings["transaction_id"], scored.floats("features"))
 
     def _join_labels(self, until: int) -> None:
         """Labels up to `until`, and the transactions that mature by then."""
-        labels = self._delayed.due(until)
+        labels = [*self._investigators.due(until), *self._delayed.due(until)]
+        labels.sort(key=lambda label: label.labelled_at)
         self._take_outcomes(self._join.labels(self._labels, LabelStep(), labels))
         ripe = until - self._settings.labels.maturity
         while self._undecided:

@@ -35,6 +35,8 @@ LIBRARIES = {
 }
 #: Outcomes learned between two chances for others to run.
 SLICE = 8
+#: Seconds that a learner may take for itself before others get a chance to run.
+PATIENCE = 0.05
 #: Transactions whose verdict is remembered, so that none is learned twice.
 REMEMBERED = 200_000
 
@@ -168,6 +170,9 @@ class LearnCore:
             if step > state.published_at:
                 yield self._publish(state, step)
                 continue
+            for learner in state.learners.values():
+                while not learner.ready(PATIENCE):
+                    yield []
             heapq.heappop(state.waiting)
             if self._is_new(state, transaction, fraud):
                 self._learn(state, np.frombuffer(features), fraud, wanted, weight)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
@@ -23,7 +24,8 @@ def build_learners(models: Models, spec: FeatureSpec) -> dict[str, Learner]:
     """A fresh learner for every slot, by model name.
 
     Raises:
-        SettingsError: a slot names an unknown kind or an option that its learner does not have.
+        SettingsError: a slot names an unknown kind, one whose library is not installed, or an option that its
+            learner does not have.
     """
     return {slot.name: _learner(slot, spec) for slot in _slots(models)}
 
@@ -36,6 +38,7 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
     place = f"models, {slot.name!r}"
     if slot.kind not in LEARNERS:
         raise SettingsError(f"{place}: unknown kind {slot.kind!r}; known are {', '.join(sorted(LEARNERS))}")
+    _require_library(LEARNERS[slot.kind], f"{place}: kind {slot.kind!r}")
     known = list(inspect.signature(LEARNERS[slot.kind]).parameters)[2:]  # after names and keep_one_in
     if unknown := [name for name in slot.options if name not in known]:
         raise SettingsError(
@@ -46,6 +49,19 @@ def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
         return make() if slot.drift is None else DriftAwareLearner(make, **slot.drift.model_dump())
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
+
+
+def _require_library(kind: type[Learner], place: str) -> None:
+    if not kind.library:
+        return
+    try:
+        import_module(kind.library)
+    except ImportError:
+        raise SettingsError(
+            f"{place} needs {kind.library}, which is not installed: pip install 'fraudstream[{kind.extra}]'"
+        ) from None
+    except OSError as error:  # the package is there and a library of the system is not
+        raise SettingsError(f"{place} needs {kind.library}, which cannot be loaded: {error}") from None
 
 
 def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:

@@ -20,7 +20,7 @@ import faust
 import numpy as np
 
 from models.decision import DecisionPolicy
-from models.deployment import Shadow
+from models.deployment import Deployment, Shadow
 from models.registry import Slots, resolved
 from monitoring.metrics import SHADOW_FAULTS
 from streams.contract.codecs import encode
@@ -427,6 +427,11 @@ class ScoreWork:
         if windows is None:
             return {}
         return {"window_events": windows.truncated, "known_frauds": windows.frauds_dropped}
+
+    @property
+    def deployment(self) -> Deployment:
+        """The models in place, to be looked at."""
+        return self._deployment
 
     def held(self) -> tuple[int, int]:
         """Keys and bytes of the state."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 NEVER = -(1 << 62)
+DAY = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,37 @@ class WindowOracle:
         for text in _texts(risk["known_windows"]):
             found[f"known_frauds_{text}"] = sum(1 for stamp in stamps if stamp > row.time - ms(text))
         found["seconds_since_fraud"] = min([row.time - stamp for stamp in stamps] + [longest]) / 1000
+        if risk.get("runs"):
+            found |= self._run(risk, row, before, watermark, known.values())
+
+    def _run(
+        self,
+        risk: Mapping[str, object],
+        row: Row,
+        before: Sequence[Row],
+        watermark: int,
+        reports: Iterable[Fraud],
+    ) -> dict[str, float]:
+        delay = ms(str(risk["delay"]))
+        reach = delay + max(ms(text) for text in _texts(risk["windows"]))
+        oldest = max(row.time - reach, watermark - self.lateness - self.reach)
+        decided = [r.time for r in before if oldest < r.time <= row.time - delay]
+        frauds = sorted(f.time for f in reports if oldest < f.time <= row.time and f.known_at <= row.time)
+        run = frauds[-1:]
+        for older in reversed(frauds[:-1]):
+            if any(older < time < run[-1] for time in decided):
+                break
+            run.append(older)
+        return {
+            "fraud_run": len(run),
+            "days_since_run": row.time // DAY - run[-1] // DAY if run else reach // DAY + 1,
+            "seconds_since_before_run": min(
+                [row.time - time for time in decided if run and time < run[-1]] + [reach]
+            )
+            / 1000,
+            "genuine_since_fraud": sum(1 for time in decided if not run or time > run[0]),
+            "seconds_since_outcome": min([row.time - time for time in decided] + [reach]) / 1000,
+        }
 
     def report(self, fraud: Fraud, watermark: int) -> None:
         """Remember or take back a fraud, if its key has room beside those not yet forgotten."""

@@ -14,6 +14,7 @@ from models.learners import checkpoint
 from models.learners.base import GOLDEN_ROWS, Learner
 from models.learners.binned import FIRST_FIT, BinnedLearner
 from models.learners.bins import fit
+from models.learners.boosted import BoostedLearner
 from models.learners.forest import ForestLearner
 from models.learners.logistic import LogisticLearner
 from models.learners.registry import LEARNERS
@@ -28,6 +29,12 @@ MAKERS: dict[str, Callable[[], Learner]] = {
         NAMES, crosses=[("f0", "f1"), ("f2", "f3"), ("f0", "missing")], fine=["f0"], learning_rate=0.1
     ),
     "binned_logistic sampled": lambda: BinnedLearner(NAMES, keep_one_in=4, learning_rate=0.1),
+    "boosted_trees": lambda: BoostedLearner(
+        NAMES, keep_one_in=1, window=3000, refit_every=300, n_trees=20, min_rows=5
+    ),
+    "boosted_trees sampled": lambda: BoostedLearner(
+        NAMES, keep_one_in=4, window=500, refit_every=200, n_trees=9
+    ),
     "adaptive_forest": lambda: ForestLearner(NAMES, keep_one_in=1, n_trees=3),
     "adaptive_forest nba": lambda: ForestLearner(
         NAMES, keep_one_in=3, n_trees=3, leaf_prediction="nba", detect_drift=True

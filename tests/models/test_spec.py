@@ -12,15 +12,16 @@ def entity(**changes: object) -> dict[str, object]:
     return {"name": "card", "key": "card_id", "windows": ["1h", "24h"], "aggregates": ["count"], **changes}
 
 
-def test_the_default_has_about_forty_named_columns() -> None:
-    """The default spec is the documented one: 44 columns, transaction first, then card, then terminal."""
+def test_the_default_has_49_named_columns() -> None:
+    """The default spec is the documented one: 49 columns, transaction first, then card, then terminal."""
     spec = FeatureSpec.default()
-    assert len(spec.names) == 44
+    assert len(spec.names) == 49
     assert spec.names[:6] == ("amount", "amount_log", "hour", "day_of_week", "weekend", "night")
     assert {"card_count_24h", "card_mean_7d", "card_seconds_since_last", "card_amount_over_mean_30d"} <= set(
         spec.names
     )
     assert {"terminal_count_7d", "terminal_risk_7d", "terminal_known_frauds_28d"} <= set(spec.names)
+    assert {"terminal_fraud_run", "terminal_days_since_run"} <= set(spec.names)
     assert spec.entity("card").tags == ("terminal_id", "country")
     assert spec.entity("terminal").retention_ms == 37 * DAY
 

@@ -33,7 +33,7 @@ ENTITY: dict[str, object] = {
         "amount_over_mean",
         "seconds_since_last",
     ],
-    "risk": {"delay": "5s", "windows": ["3s", "20s"], "known_windows": ["4s", "30s"]},
+    "risk": {"delay": "5s", "windows": ["3s", "20s"], "known_windows": ["4s", "30s"], "runs": True},
 }
 TAGS = ("distinct_terminals", "distinct_countries")
 STATUS = {"accepted": ACCEPTED, "late": LATE, "future": FUTURE, "duplicate": DUPLICATE}
@@ -148,7 +148,7 @@ def histories(max_steps: int = 8) -> st.SearchStrategy[History]:
 
 
 def on_one_time_line(raw: list[RawStep]) -> History:
-    now = 1_000_000
+    now = 3 * DAY - 20_000  # shortly before midnight
     sent: list[Row] = []
     history: History = []
     for step in raw:
@@ -218,7 +218,7 @@ def check(history: History, mapping: dict[str, object]) -> None:
             if verdict == "accepted":
                 oracle.insert(row)
         assert pipeline.admission.watermark == judge.watermark
-    probe = Row(10_000, 1, 2_000_000, 2_000_000, 1.0, dict.fromkeys(TAGS))
+    probe = Row(10_000, 1, 4 * DAY, 4 * DAY, 1.0, dict.fromkeys(TAGS))
     assert twin.rows([probe])[1] == pipeline.rows([probe])[1]
 
 
@@ -310,6 +310,38 @@ def test_risk_looks_only_at_what_labels_can_have_reached() -> None:
     store.add_frauds(*fraud(id=1, time=0, known_at=9 * DAY, is_fraud=False))
     [reversed_] = feed(store, [8 * DAY], [1])
     assert dict(zip(store.entity.names, reversed_, strict=True))["card_risk_4d"] == 0
+
+
+def test_a_run_of_frauds_ends_at_the_first_genuine_outcome() -> None:
+    """Back from the newest known fraud, up to a decided event that is none; younger events decide nothing.
+
+    days      0   1   2   3   4   5   6   7   8   9
+    events    F   g   F   F   g   g               ?
+    before 8, delay 5: F at 2 is the run; of the fraud at 3 nothing is known yet
+    at 9.5:            F at 2 and 3 are the run; one genuine outcome since, at 4; 5 is not decided yet
+    """
+    risk = {"delay": "5d", "windows": ["20d"], "known_windows": ["20d"], "runs": True}
+    store = WindowStore(card(["20d"], ["count"], risk=risk), lateness_ms=0)
+    feed(store, [day * DAY for day in range(6)], [1] * 6)
+    for day in (2, 0, 3):  # in no order
+        store.add_frauds(*fraud(id=1 + day, time=day * DAY, known_at=(day + 5) * DAY))
+    columns = (
+        "fraud_run",
+        "days_since_run",
+        "seconds_since_before_run",
+        "genuine_since_fraud",
+        "seconds_since_outcome",
+    )
+    found = []
+    for time in (5 * DAY - 1, 8 * DAY - 1, 9 * DAY + DAY // 2):
+        [row] = feed(store, [time], [1])
+        known = dict(zip(store.entity.names, row, strict=True))
+        found.append([known[f"card_{name}"] for name in columns])
+    assert found == [
+        [0, 26, 25 * DAY / 1000, 0, 25 * DAY / 1000],
+        [1, 5, (7 * DAY - 1) / 1000, 0, (6 * DAY - 1) / 1000],
+        [2, 7, 8.5 * DAY / 1000, 1, 5.5 * DAY / 1000],
+    ]
 
 
 def test_the_risk_window_is_open_at_its_old_end_and_closed_at_the_new_one() -> None:

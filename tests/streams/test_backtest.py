@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,17 @@ from tests.streams.made_up import HOUR, SPEC, START, history, settings
 N = 600
 
 
-def run(columns: TransactionColumns, batch_rows: int = N) -> BacktestResult:
+def run(
+    columns: TransactionColumns,
+    batch_rows: int = N,
+    analysts: int = 0,
+    **sections: dict[str, object],
+) -> BacktestResult:
     def batches() -> Iterator[TransactionColumns]:
         for start in range(0, len(columns), batch_rows):
             yield columns.take(np.arange(start, min(start + batch_rows, len(columns))))
 
-    return Backtest(settings(), SPEC, label_delay=None).run(batches())
+    return Backtest(settings(**sections), SPEC, label_delay=None, analysts=analysts).run(batches())
 
 
 def test_batches_do_not_matter() -> None:
@@ -103,6 +109,18 @@ def test_labels_from_after_the_end_change_nothing() -> None:
     hidden.labelled_at[hidden.labelled_at > cut] = NEVER
     whole, without = run(columns), run(hidden)
     before = whole.event_time < cut - HOUR
+    np.testing.assert_array_equal(whole.scores["logistic"][before], without.scores["logistic"][before])
+    assert not np.array_equal(whole.scores["logistic"], without.scores["logistic"])
+
+
+def test_verdicts_of_analysts_act_from_the_next_day_on() -> None:
+    """Scores are those without analysts until their first verdicts; how the rows are read changes nothing."""
+    columns = history(N, 2)
+    sections: dict[str, Any] = {"labels": {"maturity": "2d"}, "policy": {"threshold": 0.001}}
+    without, whole = run(columns, **sections), run(columns, analysts=9, **sections)
+    again = run(columns, 7, analysts=9, **sections)
+    np.testing.assert_array_equal(again.scores["logistic"], whole.scores["logistic"])
+    before = whole.event_time < START + 24 * HOUR
     np.testing.assert_array_equal(whole.scores["logistic"][before], without.scores["logistic"][before])
     assert not np.array_equal(whole.scores["logistic"], without.scores["logistic"])
 

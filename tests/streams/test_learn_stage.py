@@ -17,6 +17,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from river import __version__ as RIVER
 
+from models.learners.boosted import BoostedLearner
 from models.learners.checkpoint import seal
 from models.registry import Move, Pin, Registry
 from models.snapshot import Snapshot, decode, encode
@@ -137,6 +138,28 @@ def test_a_restart_anywhere_gives_the_same_versions(cut: int) -> None:
     after.load(0, before.dump(0))
     assert after.next_offset == cut
     assert digests(parts + learn(after.state, MESSAGES[cut:])) == digests(whole)
+
+
+@pytest.mark.parametrize("cut", [5, 6, 7])
+def test_a_restart_while_trees_are_fitted_gives_the_same_versions(cut: int) -> None:
+    """A fit that a restart interrupts begins anew, and its trees come in with the same version."""
+    options: dict[str, bool | int | float | str] = {"n_trees": 5, "window": 600, "refit_every": 150}
+    trees = Slot(name="trees", kind="boosted_trees", options=options)
+    step, minute = 130, HOUR // 60
+    messages = [outcomes(1, 30 * HOUR)]
+    for first in range(1, 900, step):
+        known_at = [number * minute for number in range(first, first + step)]
+        messages.append(outcomes(0, known_at[-1], known_at))
+    before, after = checkpoint([trees]), checkpoint([trees])
+    parts = learn(before.state, messages[:cut])
+    learner = before.state.learners["trees"]
+    assert isinstance(learner, BoostedLearner)
+    assert (learner._started >= 0) == (cut < 7)  # 520 and 650 learned: during a fit; 780: after it
+    after.load(0, before.dump(0))
+    parts += learn(after.state, messages[cut:])
+    assert digests(parts) == digests(learn(checkpoint([trees]).state, messages))
+    sizes = [len(snapshot.scorer.to_arrays()[1]["root"]) for snapshot in parts]
+    assert (sizes[0], sizes[-1]) == (0, 5)
 
 
 def test_slots_that_come_change_and_go() -> None:

@@ -98,6 +98,27 @@ def test_an_outcome_given_twice_is_learned_once_and_a_reversal_is_learned() -> N
     assert learner.learned == [3, 8]
 
 
+class Busy(Watched):
+    """Has to catch up before every outcome."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def ready(self, seconds: float) -> bool:
+        self.asked += 1
+        return self.asked % 3 == 0
+
+
+def test_others_run_while_a_learner_catches_up() -> None:
+    """A learner that is busy in the background holds up its own stage, never the process."""
+    learner = Busy()
+    state = LearnState({"m": learner})
+    CORE.take(state, outcomes([3, 5]))
+    breaths = sum(not snapshots for snapshots in CORE.advance(state, 6))
+    assert (breaths, learner.learned) == (5, [3, 5])  # two before each outcome, and the first step's
+
+
 def test_alerts_that_are_left_alone_speak_for_those_that_are_not() -> None:
     """The control group counts by its chance; silence about other alerts is not learned, verdicts on them
     are.

@@ -1,0 +1,1 @@
+"""A page that shows what a worker does, for those without Grafana."""
