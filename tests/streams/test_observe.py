@@ -13,6 +13,7 @@ from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.codecs import encode
 from streams.contract.records import Feedback
+from streams.stages import merge_state
 from streams.stages.columns import Columns, ColumnsError
 from streams.stages.merge_core import MergeCore
 from streams.stages.merge_state import BY_NAME, MergeState, MergeStep
@@ -370,3 +371,16 @@ def test_one_odd_stamp_does_not_stop_the_quality() -> None:
         these = outcomes(rows.take(chosen), 0, chosen, np.ones(50, np.bool_), "maturity", DAY)
         MERGE.outcomes(state, MergeStep(), these)
     assert MERGE.quality(state)["champion"]["outcomes"] == 100
+
+
+def test_a_label_partition_may_send_much_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than the offsets that are remembered: places tell what has been decided."""
+    monkeypatch.setattr(merge_state, "_REMEMBERED", 10)
+    rows = made_up(400, 21, hours=1)
+    others = np.flatnonzero(~rows.bools("alert"))
+    state = MergeState(PARTITIONS)
+    for _ in range(2):
+        for chosen in np.array_split(others, 5):
+            fraud = np.zeros(len(chosen), np.bool_)
+            MERGE.outcomes(state, MergeStep(), outcomes(rows.take(chosen), 0, chosen, fraud, "maturity", DAY))
+    assert MERGE.quality(state)["champion"]["outcomes"] == len(others)
