@@ -134,11 +134,13 @@ def test_kafka_gives_the_features_of_the_backtest(
     if not kills:
         assert seen.published == transactions
         assert deployment.codes() == month.malformed
-    # Scoring does not wait for learners: how many versions there are depends on how fast the replay is.
-    versions = versions_scored(seen.scores.values())
-    assert {name: max(each) > 0 for name, each in versions.items() if name != "rules"} == {
-        "binned": True, "forest": True, "logistic": True,
-    }  # fmt: skip
+    if not kills:
+        # Scoring does not wait for learners, so how many versions there are depends on how fast the replay is;
+        # and after a kill all that was there before it is scored with the models of before.
+        versions = versions_scored(seen.scores.values())
+        assert {name: max(each) > 0 for name, each in versions.items() if name != "rules"} == {
+            "binned": True, "forest": True, "logistic": True,
+        }  # fmt: skip
     alerted = {each["transaction_id"] for each in seen.alerts}
     assert alerted == {name for name, (score, *_) in seen.scores.items() if score["alert"]}
     assert alerted
