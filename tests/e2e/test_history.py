@@ -135,7 +135,7 @@ def test_kafka_gives_the_features_of_the_backtest(
         assert seen.published == transactions
         assert deployment.codes() == month.malformed
     if not kills:
-        # Scoring does not wait for learners, so how many versions there are depends on how fast the replay is;
+        # Scoring does not wait for learners: how many versions there are depends on how fast it is;
         # and after a kill all that was there before it is scored with the models of before.
         versions = versions_scored(seen.scores.values())
         assert {name: max(each) > 0 for name, each in versions.items() if name != "rules"} == {
