@@ -20,11 +20,7 @@ import faust
 import numpy as np
 
 from models.decision import DecisionPolicy
-from models.deployment import Deployment, Shadow
-from models.registry import Slots, resolved
-from monitoring.metrics import SHADOW_FAULTS
-from streams.contract.codecs import encode
-from streams.contract.records import Adoption, ModelRef
+from models.deployment import Deployment
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
@@ -35,13 +31,13 @@ from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import Heartbeat, StageContext, follow_assignment
 from streams.stages.control_feed import ControlFeed
-from streams.stages.decision_counts import DecisionCounts
 from streams.stages.decisions import decision_policy
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
-from streams.stages.model_slots import at_hand, fitting, initial_deployment, install
+from streams.stages.models_in_use import ModelsInUse
 from streams.stages.rows import rows_in_message
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
+from streams.stages.score_counts import ScoreCounts
 from streams.stages.score_publisher import Publisher
 from streams.stages.waiting_rows import Chunk, WaitingRows
 
@@ -94,15 +90,13 @@ class ScoreWork:
         self._partition = partition
         self._context = context
         self._changelog = changelog
-        self._feed = feed
-        self._control = control
         self._caught_up = caught_up
-        self._missing: Slots | None = None
         self._unannounced = False
         self._publisher = Publisher(context, policy, partition)
         self._core = ScoreCore(policy, context.clock)
-        self._counts = DecisionCounts(context.metrics, settings.policy, policy)
-        self._deployment = initial_deployment(settings.models, context.spec)
+        self._counts = ScoreCounts(context, policy)
+        self._models = ModelsInUse(partition, context, feed, control)
+        self._deployment = self._models.deployment
         self._soonest = settings.labels.soonest
         shadows = len(self._deployment.shadows)
         self._chunk_rows = min(CHUNK_ROWS, rows_in_message(len(context.spec.names) + shadows) // 2)
@@ -112,8 +106,6 @@ class ScoreWork:
         self._scored = 0
         #: rows received that are neither scored nor waiting; always 0
         self.unaccounted = 0
-        self._off: set[tuple[str, int]] = set()
-        self._canary_failures = 0
         self._known_frauds = context.name("known-frauds")
         self._heartbeat = Heartbeat(context.partitions)
         #: After a restart, while rows may come that have been scored and not saved; and the offset after the
@@ -143,14 +135,12 @@ class ScoreWork:
             self._gate.patience["labels", label_partition] = self._patience
         self.waiting = WaitingRows(self.state.applied, self._context.spec.digest, self.state.ahead)
         slots = self.state.slots
-        used = slots and at_hand(slots, self._deployment.stand_in, self._feed.version)
-        if slots and used:
-            install(self._deployment, slots, used)
-            # Whoever adopted them may have died before it said so.
-            self._unannounced = True
+        known = slots is None or self._models.restore(slots)
+        # Whoever adopted them may have died before it said so.
+        self._unannounced = slots is not None and known
         # Versions that are gone cannot score again what they have scored.
-        self._pinned = bool(restored.deltas or restored.buckets) and (slots is None or used is not None)
-        self._show_models()
+        self._pinned = bool(restored.deltas or restored.buckets) and known
+        self._counts.models(self._deployment)
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Known frauds first, then the rows that every input has reached."""
@@ -271,63 +261,20 @@ class ScoreWork:
         )
         yield from self._save(rows, None, step, outputs)
         self._scored += len(rows)
-        self._count(scored)
+        self._counts.scored(scored, self._core, self._deployment, self.state, held=self._alerts_held)
 
     def _adopt_models(self) -> Iterator[Step]:
         """Change the models between two chunks; which ones is durable before they score anything."""
         if self._unannounced and self.state.slots:
             self._unannounced = False
-            yield self._announcement(self.state.slots)
-        if self._pinned:
-            return
-        wanted = resolved(self._control.registry, self._feed.newest)
-        if wanted == self.state.slots:
-            return
-        fit = fitting(wanted, self._deployment.stand_in, self._feed.version)
-        if (fit is None or fit[0] != wanted) and wanted != self._missing:
-            self._missing = wanted
-            logger.warning("not all models that should score are at hand: %s", wanted.versions())
-        if fit is None or fit[0] == self.state.slots:
+            yield Step([self._models.announcement(self.state.slots, self.state)])
+        if self._pinned or (fit := self._models.wanted(self.state.slots)) is None:
             return
         slots, found = fit
-        before = {(name, version) for _, name, version in self._deployment.models()}
         yield from self._save(None, None, ScoreStep(slots=slots))
-        install(self._deployment, slots, found)
-        yield self._announcement(slots)
-        for name, version in set(slots.versions()) - before:
-            self._context.metrics.model_updates.add(1, name)
-            logger.info("partition %d: %s v%d is in use", self._partition, name, version)
-        self._show_models()
-
-    def _announcement(self, slots: Slots) -> Step:
-        """Say which models score what comes from here on."""
-        learned = slots.champion[1] > 0
-        rules = (self._deployment.stand_in.name, 0)
-        adoption = Adoption(
-            partition=self._partition,
-            move=slots.move,
-            champion=ModelRef(*(slots.champion if learned else rules)),
-            canary=ModelRef(*slots.canary) if slots.canary else None,
-            percent=slots.percent,
-            shadows=[ModelRef(*each) for each in slots.shadows],
-            alerts_held=slots.alerts_held,
-            applied={str(partition): last for partition, last in sorted(self.state.applied.items())},
-            ahead={str(partition): each.tolist() for partition, each in sorted(self.state.ahead.items())},
-            adopted_at=self._context.now_ms(),
-        )
-        return Step([Output(self._context.name("metrics"), 0, b"deployment", encode(adoption))])
-
-    def _show_models(self) -> None:
-        metrics = self._context.metrics
-        metrics.model_info.forget()
-        for role, name, version in self._deployment.models():
-            metrics.model_info.set(1, role, name, str(version))
-            # Counters that exist with 0 let alert rules see the first event, and its absence.
-            for counter in (metrics.model_updates, metrics.model_refused):
-                counter.add(0, name)
-            for reason in SHADOW_FAULTS if role == "shadow" else ():
-                metrics.shadow_disabled.add(0, name, reason)
-        metrics.canary_share.set(self._deployment.percent / 100.0)
+        self._models.adopt(slots, found)
+        yield Step([self._models.announcement(slots, self.state)])
+        self._counts.models(self._deployment)
 
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
@@ -369,47 +316,9 @@ class ScoreWork:
             for partition in self._heartbeat.due(told, self._context.clock())
         ]
 
-    def _count(self, rows: Columns) -> None:
-        metrics = self._context.metrics
-        metrics.transactions.add(len(rows), "scored")
-        self._counts.add(len(rows), self._core, self.state.decisions, held=self._alerts_held)
-        metrics.end_to_end.observe((self._context.now_ms() - rows.ints("record_time")) / 1000.0)
-        if self._core.stood_in:
-            metrics.champion_failures.add()
-            logger.error("champion failed, rules stood in: %s", self._deployment.last_champion_error)
-        metrics.score_duration.observe_repeated(self._core.seconds[0], len(rows))
-        metrics.scores.observe(rows.floats("champion"), "champion")
-        self._count_arms(rows)
-        beside = 0 if self._deployment.canary is None else 1
-        for position, shadow in enumerate(self._deployment.shadows, start=beside):
-            metrics.scores.observe(rows.floats("shadows")[:, position], "shadow")
-            if shadow.off is not None and (shadow.snapshot.name, shadow.snapshot.version) not in self._off:
-                self._off.add((shadow.snapshot.name, shadow.snapshot.version))
-                metrics.shadow_disabled.add(1, shadow.snapshot.name, fault(shadow))
-                logger.warning(
-                    "shadow %s v%d switched off: %s",
-                    shadow.snapshot.name,
-                    shadow.snapshot.version,
-                    shadow.off,
-                )
-
     @property
     def _alerts_held(self) -> bool:
         return self.state.slots is not None and self.state.slots.alerts_held
-
-    def _count_arms(self, rows: Columns) -> None:
-        metrics, arm, alert = self._context.metrics, rows.bools("arm"), rows.bools("alert")
-        for name, chosen in (("champion", ~arm), ("canary", arm)):
-            metrics.arm_transactions.add(int(chosen.sum()), name)
-            metrics.arm_alerts.add(int((chosen & alert).sum()), name)
-        if self._deployment.canary is not None:
-            scores = rows.floats("shadows")[:, 0]
-            metrics.scores.observe(scores[~np.isnan(scores)], "canary")
-        failed = self._deployment.canary_failures - self._canary_failures
-        if failed:
-            self._canary_failures += failed
-            metrics.canary_failures.add(failed)
-            logger.error("canary failed, the champion decided: %s", self._deployment.last_canary_error)
 
     @property
     def models(self) -> list[tuple[str, str, int]]:
@@ -437,13 +346,6 @@ class ScoreWork:
         """Keys and bytes of the state."""
         windows = self.state.windows
         return (windows.n_keys, windows.nbytes) if windows is not None else (0, 0)
-
-
-def fault(shadow: Shadow) -> str:
-    """Why a shadow is off, as a metric label."""
-    if shadow.off is not None and shadow.off.startswith("slow"):
-        return "slow"
-    return "not_finite" if shadow.off is not None and "no probabilities" in shadow.off else "raised"
 
 
 def attach(
