@@ -5,7 +5,7 @@
 | card | transactions | by-<last entity>, dead-letters |
 | score | by-<last entity>, known-frauds, models, control | scores, alerts, scored, metrics |
 | label | labels, feedback, scored | outcomes, known-frauds, dead-letters |
-| learn | outcomes, control | models |
+| learn | outcomes, models, control | models, metrics |
 | observe | scored, outcomes, feedback, control | metrics, control |
 
 Every stage is a consumer group of its own, so that stages can be spread over workers in any way.

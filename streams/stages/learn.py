@@ -1,8 +1,9 @@
 """The learn stage: River learners on outcomes, frozen versions out.
 
-Reads outcomes (one partition, so that the learners see one order). Writes model versions to the models topic,
-keyed `name/version`; the oldest are tombstoned, but for those that a move on the control topic has named; and
-what learners notice about concept drift to the metrics topic, keyed `drift`.
+Reads outcomes (one partition, so that the learners see one order), and from the models topic which versions
+there are already. Writes model versions there, keyed `name/version`; the oldest are tombstoned, but for those
+that a move on the control topic has named; and what learners notice about concept drift to the metrics topic,
+keyed `drift`.
 
 State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
 checkpoint (`learn_checkpoint.py`). Batches are finished only when a checkpoint covers them, so that a

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from streams import app
+from streams.app import STAGES
 from streams.contract.rejections import CODES
 from streams.errors import TopicMismatch, TopicRefused
 from streams.kafka.connection import client_options
@@ -48,6 +50,30 @@ def named(prefix: str, broker: str = "localhost:9092", **flags: object) -> Setti
     }
     more = {key.replace("__", "."): value for key, value in flags.items()}
     return load(overrides={**names, "broker.bootstrap": broker, **more}, environ={})
+
+
+def flow_table(text: str) -> dict[str, tuple[set[str], set[str]]]:
+    """What each stage reads and writes by a table whose second column is `reads` and whose last is `writes`."""
+
+    def topics(cell: str) -> set[str]:
+        plain = re.sub(r" \([^)]*\)", "", cell).replace("<last entity>", "terminal")
+        return {topic.strip() for topic in plain.split(",")}
+
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return {row[0]: (topics(row[1]), topics(row[-1])) for row in rows if row[0] in STAGES}
+
+
+@pytest.mark.parametrize("text", [app.__doc__ or "", (ROOT / "docs" / "architecture.md").read_text()])
+def test_flow_tables_are_those_of_the_catalogue(text: str) -> None:
+    """Whoever looks for the way of a transaction finds the same one in the composition root and the docs."""
+    flow = [topic for topic in Catalogue.from_settings(Settings()) if not topic.id.endswith("-state")]
+    assert flow_table(text) == {
+        stage: (
+            {topic.id for topic in flow if stage in topic.readers},
+            {topic.id for topic in flow if stage in topic.writers},
+        )
+        for stage in STAGES
+    }
 
 
 def test_public_names_are_those_of_the_contract() -> None:
