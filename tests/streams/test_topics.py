@@ -53,7 +53,7 @@ def named(prefix: str, broker: str = "localhost:9092", **flags: object) -> Setti
 
 
 def flow_table(text: str) -> dict[str, tuple[set[str], set[str]]]:
-    """What each stage reads and writes by a table whose second column is `reads` and whose last is `writes`."""
+    """What each stage reads and writes, by a table with that in the second and the last column."""
 
     def topics(cell: str) -> set[str]:
         plain = re.sub(r" \([^)]*\)", "", cell).replace("<last entity>", "terminal")
