@@ -129,7 +129,7 @@ def test_the_report_covers_its_window() -> None:
     """Counts and figures are those of the rows between the two dates."""
     result = run(history(N, 3))
     start, end = START + 24 * HOUR, START + 72 * HOUR
-    document = report(result, start, end)
+    document = report(result, start, end, None)
     inside = (result.event_time >= start) & (result.event_time < end)
     assert (document["transactions"], document["scored"]) == (N, N)
     assert document["evaluated"] == inside.sum()
@@ -140,6 +140,6 @@ def test_the_report_covers_its_window() -> None:
 
 def test_an_empty_history_gives_an_empty_result() -> None:
     """No rows, no scores, and a report without figures."""
-    document = report(run(history(N, 1).take(np.arange(0))), None, None)
+    document = report(run(history(N, 1).take(np.arange(0))), None, None, None)
     assert document["scored"] == 0
     assert document["models"][0]["auc_roc"] is None
