@@ -199,6 +199,10 @@ METRICS: tuple[Definition, ...] = (
         "Labels consumed, by source and result.",
         "too_late, unmatched or dropped rising.",
         labels=("source", "result"), children=LABEL_CHILDREN),
+    Definition("fraud_labels_contradicting_total", "counter", "labels",
+        "Labels that say the opposite of what was known of their transaction, repeats included, by source.",
+        "rising for chargeback: analysts err, or disputes are reversed.",
+        labels=("source",), children=_each(LABEL_SOURCES)),
     Definition("fraud_alerts_released_total", "counter", "alerts",
         "Alerted rows given up before their maturity for labels.max_held; verdicts on them count then.",
         "any increase."),
@@ -342,6 +346,7 @@ class Metrics:
         self.outcomes_refused = counter("fraud_outcomes_refused_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
         self.labels = counter("fraud_labels_total")
+        self.labels_contradicting = counter("fraud_labels_contradicting_total")
         self.alerts_released = counter("fraud_alerts_released_total")
         self.label_delay = histogram("fraud_label_delay_seconds")
         self.pending_labels = gauge("fraud_pending_labels")

@@ -34,7 +34,7 @@ from streams.contract.records import Feedback, Label
 from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.columns import Columns
-from streams.stages.label_state import Alerted, LabelState, LabelStep, Verdict, with_verdict
+from streams.stages.label_state import ANALYST, Alerted, LabelState, LabelStep, Verdict, with_verdict
 
 #: Outcomes keep these columns of the scored rows.
 _CARRIED = (
@@ -72,12 +72,14 @@ class LabelJoin:
     """The pure core of the label stage: one call per batch, against the state of one partition.
 
     Every method changes `state`, appends what it changed to `step` and returns outcomes as columns. `counts`
-    collects what became of labels, by (source, result), `released` the alerted rows given up.
+    collects what became of labels, by (source, result), `contradictions` those that say the opposite of what
+    was known, by source, `released` the alerted rows given up.
     """
 
     def __init__(self, policy: LabelPolicy) -> None:
         self.policy = policy
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.contradictions: Counter[str] = Counter()
         self.released = 0
 
     def scored(self, state: LabelState, step: LabelStep, rows: Columns) -> list[Columns]:
@@ -154,7 +156,7 @@ class LabelJoin:
     def feedback(self, state: LabelState, step: LabelStep, feedback: Sequence[Feedback]) -> list[Columns]:
         """Analyst actions: `confirmed` and `dismissed` are verdicts."""
         verdicts = [
-            (item.transaction_id, Verdict(item.action == "confirmed", "analyst", item.action_time, 0))
+            (item.transaction_id, Verdict(item.action == "confirmed", ANALYST, item.action_time, 0))
             for item in feedback
             if item.action in ("confirmed", "dismissed")
         ]
@@ -169,6 +171,9 @@ class LabelJoin:
             alerted = state.alerted.get(transaction)
             matured_at = alerted.watermark + self.policy.maturity_ms if alerted is not None else NEVER
             timely = _timely(held, matured_at)
+            known = _known(alerted, held)
+            if known is not None and known != verdict.fraud:
+                self.contradictions[verdict.source] += 1
             known_better = timely and timely[-1].rank >= verdict.rank and verdict.labelled_at <= matured_at
             kept = with_verdict(held, verdict)
             if known_better or kept == held:
@@ -306,6 +311,13 @@ class LabelJoin:
 def _timely(held: Sequence[Verdict], matured_at: int) -> list[Verdict]:
     """Those of `with_verdict` that were given by maturity; the last one counts."""
     return [each for each in held if each.labelled_at <= matured_at]
+
+
+def _known(alerted: Alerted | None, held: Sequence[Verdict]) -> bool | None:
+    """Whether a transaction is a fraud by what has been said of it so far; None where nothing has."""
+    if alerted is not None and alerted.given is not None:
+        return alerted.given
+    return held[-1].fraud if held else None
 
 
 def _risen(held: dict[int, int], partition: int, watermark: int) -> dict[int, int]:
