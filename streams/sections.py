@@ -193,6 +193,9 @@ class Drift(Section):
     """Frauds a learner has learned before it is watched, compared or takes over."""
 
 
+Option = bool | int | float | str
+
+
 class Slot(Section):
     """A model by name, with the kind of its learner."""
 
@@ -202,8 +205,8 @@ class Slot(Section):
     """Learner in `models/learners/`."""
     negative_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of genuine outcomes that it learns; its scores are corrected for it."""
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Arguments of the learner."""
+    options: dict[str, Option | dict[str, Option]] = Field(default_factory=dict)
+    """Arguments of the learner; a table is a learner within it, with its `kind` and arguments."""
     drift: Drift | None = None
     """Detection of concept drift and the reaction to it; without it the learner just goes on learning."""
 
