@@ -125,13 +125,14 @@ class CardWork:
                     searched = 0
                     yield BREATH
             self.state.next_offset = batches[-1].next_offset
-            yield Step(outputs, self.state.delta(rows, self.state.next_offset))
+            delta = self.state.delta(rows, self.state.next_offset)
+            yield Step(outputs, delta, finishes=batches, ahead=True)
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
             duplicates = len(rows) - len(kept)
             self.unaccounted += len(records) - len(kept) - duplicates - len(decoded.rejected)
             self._limit.add(len(records), len(decoded.rejected))
-        for batch in batches:
-            batch.finish()
+        else:
+            yield Step(finishes=batches)
 
     def _hop_meta(self) -> dict[str, object]:
         return {
