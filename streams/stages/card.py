@@ -146,12 +146,11 @@ class CardWork:
         forwarded = Columns(
             self._hop_meta(), {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings
         )
-        destination = hop_partitions(rows.words("hop"), self._context.partitions)
+        parts = forwarded.split(hop_partitions(rows.words("hop"), self._context.partitions))
+        nothing = forwarded.part(0, 0)
         return [
-            Output(
-                self._hop, partition, None, forwarded.take(np.flatnonzero(destination == partition)).encode()
-            )
-            for partition in self._heartbeat.due(np.unique(destination).tolist(), self._context.clock())
+            Output(self._hop, partition, None, parts.get(partition, nothing).encode())
+            for partition in self._heartbeat.due(list(parts), self._context.clock())
         ]
 
     def _count(self, rows: Columns, unknown_fields: int, codes: list[str]) -> None:

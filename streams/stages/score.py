@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import faust
-import numpy as np
 
 from models.decision import DecisionPolicy
 from models.deployment import Deployment
@@ -307,12 +306,12 @@ class ScoreWork:
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
-        sources = rows.ints("card_partition")
+        parts, nothing = kept.split(rows.ints("card_partition")), kept.part(0, 0)
         topic = self._context.name("scored")
         # Rows that have waited for the label stage go on in step with it.
-        told = range(self._context.partitions) if everywhere else np.unique(sources).tolist()
+        told = range(self._context.partitions) if everywhere else list(parts)
         return [
-            Output(topic, partition, None, kept.take(np.flatnonzero(sources == partition)).encode())
+            Output(topic, partition, None, parts.get(partition, nothing).encode())
             for partition in self._heartbeat.due(told, self._context.clock())
         ]
 

@@ -232,7 +232,7 @@ def test_a_step_that_goes_ahead_is_finished_when_it_is_saved() -> None:
         stage.put(9, 1)
         await until(lambda: len(stage.log) == 2)
         assert stage.log == [("sent", {(9, b"0")}), ("sent", {(9, b"1")})]
-        assert not stage.books[9].committable
+        assert stage.books[9].finished is None
         pausing = asyncio.create_task(stage.loop.pause())
         stage.put(9, 2)
         await asyncio.sleep(0)
