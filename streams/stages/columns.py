@@ -123,8 +123,7 @@ class Columns:
 
     def encode(self) -> bytes:
         arrays = {
-            name: (array.dtype.str, array.shape, np.ascontiguousarray(array).tobytes())
-            for name, array in self.arrays.items()
+            name: (array.dtype.str, array.shape, array.tobytes()) for name, array in self.arrays.items()
         }
         return _encode(_Packed(_FORMAT, self.meta, arrays, self.strings))
 
