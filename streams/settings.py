@@ -249,5 +249,7 @@ def _sentences(error: ValidationError, origins: Mapping[str, str]) -> Iterable[s
             close = difflib.get_close_matches(key, names, n=1)
             yield f"unknown setting {where}" + (f"; did you mean {close[0]}?" if close else "")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            if problem["type"] == "missing":
+                message = "has to be set"
             yield f"{where}: {message}" if key else message

@@ -13,11 +13,12 @@ from typing import cast
 import numpy as np
 import pytest
 
-from benchmarks import harness, quality
+from benchmarks import harness, quality, stages, training
 from benchmarks.contenders.work import DAY, CardWindows, window_features
 from benchmarks.harness import Contender, ContenderFailed, Measurement
 from benchmarks.kafka import partition_of
 from benchmarks.workload import Workload, draw, messages, row_of
+from models.spec import FeatureSpec
 
 LEARNERS = Path(__file__).parents[2] / "docs" / "learners.md"
 
@@ -123,3 +124,14 @@ def test_the_documents_quote_the_best_published_figures() -> None:
     auc, ap, cp = (max(column) for column in zip(*quality.PUBLISHED.values(), strict=True))
     (row,) = re.findall(r"^\| published batch models.*$", LEARNERS.read_text(), re.MULTILINE)
     assert [cell.strip() for cell in row.split("|")[2:5]] == [f"{ap:.3f}", f"{cp:.3f}", f"{auc:.3f}"]
+
+
+def test_the_stages_score_every_transaction_they_are_charged_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short measurement goes through both stages, with a score for every row; costs are of rows counted."""
+    little = training.train(FeatureSpec.default(), Workload(1_000, cards=50, terminals=50, stolen=0.05))
+    monkeypatch.setattr(stages, "trained", lambda: little)
+    found = stages.measure(rows=20, rounds=10, partitions=2, seed=3)
+    assert set(found) == {
+        "card_us_per_transaction", "score_us_per_transaction", "card_round_ms", "score_round_ms",
+    }  # fmt: skip
+    assert found["card_round_ms"] == pytest.approx(found["card_us_per_transaction"] * 20 / 1000, rel=0.05)
