@@ -196,6 +196,13 @@ class Drift(Section):
 Option = bool | int | float | str
 
 
+def _read_option(value: object) -> object:
+    inner = value.values() if isinstance(value, dict) else [value]
+    if not all(isinstance(each, Option) for each in inner):
+        raise ValueError("an option is a number, text, true or false, or a table of these")
+    return value
+
+
 class Slot(Section):
     """A model by name, with the kind of its learner."""
 
@@ -205,7 +212,9 @@ class Slot(Section):
     """Learner in `models/learners/`."""
     negative_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of genuine outcomes that it learns; its scores are corrected for it."""
-    options: dict[str, Option | dict[str, Option]] = Field(default_factory=dict)
+    options: dict[str, Annotated[Option | dict[str, Option], BeforeValidator(_read_option)]] = Field(
+        default_factory=dict
+    )
     """Arguments of the learner; a table is a learner within it, with its `kind` and arguments."""
     drift: Drift | None = None
     """Detection of concept drift and the reaction to it; without it the learner just goes on learning."""

@@ -18,6 +18,7 @@ from models.learners.registry import LEARNERS
 from models.spec import FeatureSpec
 from streams.errors import SettingsError
 from streams.sections import Models, Slot
+from streams.settings import load
 from streams.stages import model_slots
 
 BOOSTED = Slot(name="trees", kind="boosted_trees", negative_rate=0.1, options={"n_trees": 30})
@@ -114,6 +115,15 @@ def test_the_options_of_two_learners_are_refused_by_key(options: dict[str, Any],
     with pytest.raises(SettingsError, match=said) as caught:
         build(Slot(name="a", kind="feedback_and_delayed", options=options))
     assert "models, 'a'" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [[1], None, {"kind": ["logistic"]}])
+def test_an_option_is_a_value_or_a_table_of_values(value: object) -> None:
+    """Anything else is refused by its key, in one sentence."""
+    slot = {"name": "a", "kind": "feedback_and_delayed", "options": {"feedback": value}}
+    with pytest.raises(SettingsError, match=r"options\.feedback: an option is a number, text") as caught:
+        load(overrides={"models.champion": slot}, environ={})
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_library_that_is_missing_is_told_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
