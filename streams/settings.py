@@ -243,6 +243,9 @@ def _sentences(error: ValidationError, origins: Mapping[str, str]) -> Iterable[s
     for problem in error.errors(include_input=False, include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         place = origins.get(key) or next((o for k, o in origins.items() if k.startswith(key + ".")), "")
+        if problem["type"] == "missing":
+            section = key.rpartition(".")[0]
+            place = next((o for k, o in origins.items() if k.startswith(section + ".")), "")
         where = f"{key} ({place})" if place else key
         if problem["type"] == "extra_forbidden":
             names = {*keys, *(known.rpartition(".")[0] for known in keys)} - {""}

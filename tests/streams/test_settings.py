@@ -73,7 +73,7 @@ def test_lists_and_tables_come_from_the_environment_as_json() -> None:
         ("[time]\nallowed_lateness = '3'", "time.allowed_lateness .*needs units"),
         ("[time]\nallowed_lateness = true", "time.allowed_lateness .*with units"),
         ("[policy]\nthreshold = 1.5", r"policy.threshold \(.*\): should be less than or equal to 1"),
-        ("[models.champion]\nname = 'a'", "models.champion.kind .*: has to be set"),
+        ("[models.champion]\nname = 'a'", r"models.champion.kind \(.*\): has to be set"),
         ("[policy]\nthreshold = nan", "policy.threshold"),
         ("[policy]\nkind = 'best'", "policy.kind .*'threshold', 'budget' or 'cost'"),
         ("[policy]\nalerts_per_day = 0", "policy.alerts_per_day"),
