@@ -21,6 +21,7 @@ from benchmarks.workload import Workload, draw, messages, row_of
 from models.spec import FeatureSpec
 
 LEARNERS = Path(__file__).parents[2] / "docs" / "learners.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def measurement(rate: float) -> Measurement:
@@ -120,8 +121,9 @@ def test_the_backtest_is_held_to_the_judge() -> None:
 
 
 def test_the_documents_quote_the_best_published_figures() -> None:
-    """The row of batch models in docs/learners.md has the best of each column."""
+    """The rows of batch models in docs/learners.md and the README have the best of each column."""
     auc, ap, cp = (max(column) for column in zip(*quality.PUBLISHED.values(), strict=True))
+    assert f"best of each column | AP {ap:.3f}, CP@100 {cp:.3f}, AUC {auc:.3f} |" in README.read_text()
     (row,) = re.findall(r"^\| published batch models.*$", LEARNERS.read_text(), re.MULTILINE)
     assert [cell.strip() for cell in row.split("|")[2:5]] == [f"{ap:.3f}", f"{cp:.3f}", f"{auc:.3f}"]
 
@@ -135,3 +137,14 @@ def test_the_stages_score_every_transaction_they_are_charged_for(monkeypatch: py
         "card_us_per_transaction", "score_us_per_transaction", "card_round_ms", "score_round_ms",
     }  # fmt: skip
     assert found["card_round_ms"] == pytest.approx(found["card_us_per_transaction"] * 20 / 1000, rel=0.05)
+
+
+def test_the_readme_and_the_document_quote_the_same_figures() -> None:
+    """What the README says of a learner on the weeks of August is the row of the document."""
+    readme, rows = README.read_text(), LEARNERS.read_text()
+    figure = r"(0\.\d{3})(?: \([^)]*\))?"
+    for kind in ("binned_logistic", "boosted_trees"):
+        (quoted,) = re.findall(
+            rf"^\| .*`{kind}`.*\| AP {figure}, CP@100 {figure}, AUC {figure} \|", readme, re.MULTILINE
+        )
+        assert any(row.startswith(f"| `{kind}`") and " | ".join(quoted) in row for row in rows.splitlines())
