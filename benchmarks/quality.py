@@ -2,9 +2,9 @@
 
 Runs `fraudstream backtest` over the history up to the end of four weekly folds, from 2018-08-08 on unless
 told otherwise, and lets the judge, which shares no code with the project, score them; `agrees` says whether
-the backtest's own figures for these weeks are the judge's. The table has the published batch models beside
-those measured. The data and the judge lie beside the project, in ../shared; without them the answer is
-{"absent": …}.
+the backtest's own figures for these weeks are the judge's: they are, but for CP@100 where cards tie, for each
+orders them by numbers of its own. The table has the published batch models beside those measured. The data
+and the judge lie beside the project, in ../shared; without them the answer is {"absent": …}.
 """
 
 from __future__ import annotations
