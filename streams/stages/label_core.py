@@ -171,8 +171,7 @@ class LabelJoin:
             alerted = state.alerted.get(transaction)
             matured_at = alerted.watermark + self.policy.maturity_ms if alerted is not None else NEVER
             timely = _timely(held, matured_at)
-            known = _known(alerted, held)
-            if known is not None and known != verdict.fraud:
+            if held and held[-1].fraud != verdict.fraud:
                 self.contradictions[verdict.source] += 1
             known_better = timely and timely[-1].rank >= verdict.rank and verdict.labelled_at <= matured_at
             kept = with_verdict(held, verdict)
@@ -311,13 +310,6 @@ class LabelJoin:
 def _timely(held: Sequence[Verdict], matured_at: int) -> list[Verdict]:
     """Those of `with_verdict` that were given by maturity; the last one counts."""
     return [each for each in held if each.labelled_at <= matured_at]
-
-
-def _known(alerted: Alerted | None, held: Sequence[Verdict]) -> bool | None:
-    """Whether a transaction is a fraud by what has been said of it so far; None where nothing has."""
-    if alerted is not None and alerted.given is not None:
-        return alerted.given
-    return held[-1].fraud if held else None
 
 
 def _risen(held: dict[int, int], partition: int, watermark: int) -> dict[int, int]:
