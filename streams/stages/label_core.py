@@ -41,9 +41,13 @@ _CARRIED = (
     "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "arm", "alert", "control",
     "propensity",
 )  # fmt: skip
+#: And these, for the observe stage; a backtest has not all of them.
+_OBSERVED = ("offset", "watermark", "status", "amount_minor", "exponent", "threshold")
 _CARRIED_STRINGS = ("transaction_id", "card_id")
 #: Source of an outcome about which nobody has said anything.
 MATURITY = "maturity"
+#: Of the place of a decided row, for its number in its message; the message's offset stands above.
+_ROW_BITS = 16
 #: Verdicts kept of one transaction: changes of mind in time, each of higher rank than those before it.
 MOST_VERDICTS = 16
 
@@ -270,7 +274,10 @@ class LabelJoin:
         if not keep:
             return [], done
         chosen = rows.take(np.array(keep))
-        return [_outcomes(chosen, fraud, known_at, source)], done
+        outcomes = _outcomes(chosen, fraud, known_at, source)
+        # Rising in what one label partition decides: what it sends again after a crash is recognised.
+        outcomes.arrays["place"] = (np.int64(offset) << _ROW_BITS) + np.array(keep, dtype=np.int64)
+        return [outcomes], done
 
     def expire(self, state: LabelState, step: LabelStep) -> int:
         """Drop the verdicts whose transaction has not come within the expiry, and what is beyond `max_held`.
@@ -317,8 +324,10 @@ def _outcomes(
     rows: Columns, fraud: Sequence[bool], known_at: Sequence[int], source: Sequence[str]
 ) -> Columns:
     arrays = {name: rows.arrays[name] for name in _CARRIED}
+    arrays |= {name: rows.arrays[name] for name in _OBSERVED if name in rows.arrays}
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)
+    arrays["place"] = np.full(len(fraud), -1, dtype=np.int64)
     strings = {name: rows.strings[name] for name in _CARRIED_STRINGS}
     strings["source"] = list(source)
     return Columns(dict(rows.meta), arrays, strings)

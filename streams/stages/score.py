@@ -35,7 +35,7 @@ from streams.stages.decisions import decision_policy
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.models_in_use import ModelsInUse
-from streams.stages.rows import rows_in_message
+from streams.stages.rows import exponents, rows_in_message
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_counts import ScoreCounts
 from streams.stages.score_publisher import Publisher
@@ -53,7 +53,7 @@ _MARK_SECONDS = 0.25
 _ROWS_TIMED = 32
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "arm", "alert", "control", "propensity",
+    "arm", "alert", "control", "propensity", "threshold", "amount_minor", "status", "record_time",
 )  # fmt: skip
 
 
@@ -304,7 +304,7 @@ class ScoreWork:
             self._scored_meta()
             | {"row_seconds": seconds, "stood_in": self._core.stood_in}
             | {"threshold": float(rows.floats("threshold")[-1])},
-            {name: rows.arrays[name] for name in _SCORED},
+            {name: rows.arrays[name] for name in _SCORED} | {"exponent": exponents(rows.strings["currency"])},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
         sources = rows.ints("card_partition")
