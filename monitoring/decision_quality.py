@@ -103,7 +103,7 @@ class DecisionQuality:
             first = self._alerted.get(number)
             if first is None or time < first[0] or time >= first[0] + self._days * DAY_MS:
                 self._alerted[number] = (time, float(propensity[row]) if control[row] else 0.0)
-        if len(self._alerted) > MOST_ALERTED:
+        while len(self._alerted) > MOST_ALERTED:
             del self._alerted[next(iter(self._alerted))]
         weight = self._weights(event_time, card, alert, control)
         weight, ones = sign * weight, np.full(len(fraud), float(sign))

@@ -18,6 +18,13 @@ from streams.stages.alignment import NEVER
 _PATIENCE = DAY_MS
 
 
+class DayJudged(msgspec.Struct, array_like=True, frozen=True):
+    """What the evaluation of a day has decided: the alarms that are on, kind and name."""
+
+    day: int
+    raised: list[tuple[str, str]]
+
+
 class _Saved(msgspec.Struct, array_like=True):
     tallies: dict[int, Tally]
     decided: dict[int, int]
@@ -40,9 +47,9 @@ class JudgedDays:
         self._raised: set[tuple[str, str]] = set()
         self._evaluated = NEVER
 
-    def add(self, hour: int, tally: Mapping[str, int]) -> None:
-        """More outcomes of an hour (epoch ms), or some taken back."""
-        add(self._tallies.setdefault(hour // DAY_MS, {}), tally)
+    def add(self, day: int, tally: Mapping[str, int]) -> None:
+        """More outcomes of a day, or some taken back."""
+        add(self._tallies.setdefault(day, {}), tally)
 
     def decide(self, label_partition: int, until: int) -> None:
         """The partition has decided what matures up to then."""
@@ -53,16 +60,15 @@ class JudgedDays:
         decided = max(min(self._decided.values(), default=NEVER), reached - _PATIENCE) - self._maturity
         return sorted(day for day in self._tallies if day > self._evaluated and (day + 1) * DAY_MS <= decided)
 
-    def evaluate(self, day: int, quality: Mapping[int, Mapping[str, DayQuality]]) -> dict[str, Any]:
-        """Go on to the end of this day; its record.
+    def evaluate(
+        self, day: int, quality: Mapping[int, Mapping[str, DayQuality]]
+    ) -> tuple[DayJudged, dict[str, Any]]:
+        """What is found at the end of this day, and its record.
 
         Args:
             quality: by day and role.
         """
-        self._evaluated = day
-        for old in [old for old in self._tallies if old <= day - DAYS]:
-            del self._tallies[old]
-        days = [each for each in sorted(self._tallies) if each <= day]
+        days = [each for each in sorted(self._tallies) if day - DAYS < each <= day]
         series = self._series(days, quality)
         chance = 1 / (QUIET_DAYS * len(series))
         changed = {
@@ -71,8 +77,8 @@ class JudgedDays:
             # A model that has become better is no reason to wake anybody.
             if change_point(values, chance, rising=key[0] == "concept") is not None
         }
-        fresh, self._raised = sorted(changed - self._raised), changed
-        return {
+        fresh = sorted(changed - self._raised)
+        return DayJudged(day, sorted(changed)), {
             "metric": "quality",
             "end": (day + 1) * DAY_MS,
             "models": {role: _model(each) for role, each in sorted(quality.get(day, {}).items())},
@@ -81,6 +87,12 @@ class JudgedDays:
             "alarms": [{"kind": kind, "name": name} for kind, name in fresh],
             "raised": [{"kind": kind, "name": name} for kind, name in sorted(changed)],
         }
+
+    def go_on(self, judged: DayJudged) -> None:
+        """The day has been evaluated, with that result."""
+        self._evaluated, self._raised = judged.day, set(judged.raised)
+        for old in [old for old in self._tallies if old <= judged.day - DAYS]:
+            del self._tallies[old]
 
     def _series(
         self, days: list[int], quality: Mapping[int, Mapping[str, DayQuality]]

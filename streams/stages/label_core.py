@@ -46,8 +46,6 @@ _OBSERVED = ("offset", "watermark", "status", "amount_minor", "exponent", "thres
 _CARRIED_STRINGS = ("transaction_id", "card_id")
 #: Source of an outcome about which nobody has said anything.
 MATURITY = "maturity"
-#: Of the place of a decided row, for its number in its message; the message's offset stands above.
-_ROW_BITS = 16
 #: Verdicts kept of one transaction: changes of mind in time, each of higher rank than those before it.
 MOST_VERDICTS = 16
 
@@ -275,8 +273,7 @@ class LabelJoin:
             return [], done
         chosen = rows.take(np.array(keep))
         outcomes = _outcomes(chosen, fraud, known_at, source)
-        # Rising in what one label partition decides: what it sends again after a crash is recognised.
-        outcomes.arrays["place"] = (np.int64(offset) << _ROW_BITS) + np.array(keep, dtype=np.int64)
+        outcomes.arrays["matured"] = np.ones(len(keep), dtype=np.bool_)
         return [outcomes], done
 
     def expire(self, state: LabelState, step: LabelStep) -> int:
@@ -327,7 +324,7 @@ def _outcomes(
     arrays |= {name: rows.arrays[name] for name in _OBSERVED if name in rows.arrays}
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)
-    arrays["place"] = np.full(len(fraud), -1, dtype=np.int64)
+    arrays["matured"] = np.zeros(len(fraud), dtype=np.bool_)
     strings = {name: rows.strings[name] for name in _CARRIED_STRINGS}
     strings["source"] = list(source)
     return Columns(dict(rows.meta), arrays, strings)

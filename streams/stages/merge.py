@@ -27,8 +27,9 @@ from streams.stages.shape_parts import SHAPES_KEY, decode_shapes
 
 #: Between two saves, at least, and between two records of a window.
 SAVE_SECONDS = 1.0
-#: Batches that force a save.
+#: Batches, and bytes of messages, that force a save: what is saved at once is one record of the changelog.
 MOST_UNSAVED = 64
+SAVE_BYTES = 1024 * 1024
 #: Between two settings of the gauges.
 SHOW_SECONDS = 2.0
 #: Records published at once.
@@ -47,10 +48,11 @@ class MergeWork:
         self._gauges = MergeGauges(context.metrics)
         self._step = MergeStep()
         self._unsaved: list[RecordBatch] = []
-        self._saved_at = self._shown_at = context.clock()
+        self._unsaved_bytes = 0
+        self._saved_at = self._published_at = self._shown_at = context.clock()
         self.state = MergeState(
             context.partitions,
-            DriftState(context.spec.names, filling(context.spec)),
+            DriftState(context.spec.names, filling(context.spec), partitions=context.partitions),
             context.settings.labels.maturity,
         )
 
@@ -75,11 +77,19 @@ class MergeWork:
             for record in batch.records:
                 if record.offset >= applied:
                     self._take(source, record.key or b"", record.value or b"")
+                    self._unsaved_bytes += len(record.value or b"")
+                    if self._unsaved_bytes >= SAVE_BYTES:
+                        self._move(source, record.offset + 1)
+                        yield from self._save()
             if batch.next_offset > applied:
-                self.state.positions[source] = self._step.positions[source] = batch.next_offset
+                self._move(source, batch.next_offset)
             batch.release()
             self._unsaved.append(batch)
         yield from self._go_on()
+
+    def _move(self, source: str, offset: int) -> None:
+        """The input has been read up to before `offset`."""
+        self.state.positions[source] = self._step.positions[source] = offset
 
     def _take(self, source: str, key: bytes, value: bytes) -> None:
         if key.startswith(SHAPES_KEY):
@@ -97,6 +107,12 @@ class MergeWork:
         now = self._context.clock()
         if self._unsaved and (now - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED):
             yield from self._save()
+        if self.state.due and now - self._published_at >= SAVE_SECONDS:
+            self._published_at = now
+            # A record of the changelog holds all that is in the state by then.
+            if self._unsaved:
+                yield from self._save()
+            yield from self._publish()
         if outputs := self._gates.judge(self.state.reached):
             yield Step(outputs)
         if now - self._shown_at >= SHOW_SECONDS:
@@ -106,20 +122,15 @@ class MergeWork:
             self._gauges.quality(self._core.quality(self.state), self._core.estimates(self.state))
 
     def _save(self) -> Iterator[Step]:
-        """Keep what has been read, then publish the windows that are over."""
+        """Keep what has been read, then evaluate the hours and days that are over."""
+        self._core.age(self.state, self._step)
         step, self._step = self._step, MergeStep()
-        saved, self._unsaved = self._unsaved, []
+        saved, self._unsaved, self._unsaved_bytes = self._unsaved, [], 0
         self._saved_at = self._context.clock()
         yield Step((), encode_step(step))
         for batch in saved:
             batch.finish()
         topic = self._context.name("metrics")
-        for published, records in self._core.publish(self.state, MOST_RECORDS):
-            outputs = [
-                Output(topic, 0, f"window/{record['window']}/{record['end']}".encode(), encode(record))
-                for record in records
-            ]
-            yield Step(outputs, encode_step(published))
         for evaluated, record in self._core.drift(self.state):
             told = [] if record is None else [record]
             outputs = [Output(topic, 0, f"drift/{each['end']}".encode(), encode(each)) for each in told]
@@ -130,3 +141,13 @@ class MergeWork:
             outputs = [Output(topic, 0, f"quality/{record['end']}".encode(), encode(record))]
             yield Step(outputs, encode_step(evaluated))
             self._gauges.day(record)
+
+    def _publish(self) -> Iterator[Step]:
+        """The windows that are over and have changed."""
+        topic = self._context.name("metrics")
+        for published, records in self._core.publish(self.state, MOST_RECORDS):
+            outputs = [
+                Output(topic, 0, f"window/{record['window']}/{record['end']}".encode(), encode(record))
+                for record in records
+            ]
+            yield Step(outputs, encode_step(published))

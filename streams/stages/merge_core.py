@@ -24,12 +24,14 @@ from monitoring.metrics import bounded_source
 from monitoring.tallies import Tally, add
 from monitoring.window_report import figures
 from streams.stages import columns
+from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
 from streams.stages.merge_state import BY_NAME, Due, Judged, MergeState, MergeStep
 from streams.stages.observe_core import MOST_AMOUNT, arms, by_role, roles, slot_times
 from streams.stages.observe_state import HOURS, SLOT_MS, Part
-from streams.stages.shape_parts import ShapePart
+from streams.stages.seen_rows import join
+from streams.stages.shape_parts import ShapesTold
 
 Bools = npt.NDArray[np.bool_]
 _HOUR = SLOT_MS[HOURS]
@@ -42,11 +44,28 @@ class MergeCore:
 
     def parts(self, state: MergeState, step: MergeStep, parts: list[Part]) -> None:
         """Parts in the order in which they came."""
-        _commit(state, step, MergeStep(parts=parts))
+        # By what was known before: they may go further than slots are kept.
+        oldest = {kind: state.oldest(kind) for kind in state.parts}
+        for part in parts:
+            change = MergeStep()
+            if part.watermark > state.watermarks.get(part.partition, NEVER):
+                change.watermarks[part.partition] = part.watermark
+            position, tally = state.parts[part.kind].get(part.slot, {}).get(part.partition, (-1, {}))
+            # One that was restored from may still send what it knew then.
+            if part.slot >= oldest[part.kind] and part.position >= position:
+                change.parts.append(part)
+                if part.tally != tally:
+                    change.due.update(state.changed(part.kind, part.slot))
+            _commit(state, step, change)
 
-    def shapes(self, state: MergeState, step: MergeStep, parts: list[ShapePart]) -> None:
-        """Shapes of hours in the order in which they came."""
-        _commit(state, step, MergeStep(shapes=parts))
+    def shapes(self, state: MergeState, step: MergeStep, told: ShapesTold) -> None:
+        """Shapes of hours in a partition."""
+        _commit(state, step, MergeStep(shapes=[state.drift.wanted(told)]))
+
+    @staticmethod
+    def age(state: MergeState, step: MergeStep) -> None:
+        """Let go of what is too old, or too much."""
+        _commit(state, step, state.aged())
 
     @staticmethod
     def drift(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any] | None]]:
@@ -54,14 +73,20 @@ class MergeCore:
 
         Yields what makes each evaluated, and its record if there is a reference.
         """
-        for hour in state.drift.due(state.reached):
-            yield MergeStep(evaluated=[hour]), state.drift.evaluate(hour)
+        for hour in state.drift.due():
+            evaluated, record = state.drift.evaluate(hour)
+            step = MergeStep(evaluated=[evaluated])
+            state.take(step)
+            yield step, record
 
     @staticmethod
     def days(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any]]]:
         """Evaluate the days whose outcomes are in; what makes each evaluated, and its record."""
         for day in state.days.due(state.reached):
-            yield MergeStep(days=[day]), state.days.evaluate(day, state.quality)
+            judged, record = state.days.evaluate(day, state.quality)
+            step = MergeStep(days=[judged])
+            state.take(step)
+            yield step, record
 
     @staticmethod
     def estimates(state: MergeState) -> dict[str, tuple[float, float]]:
@@ -82,21 +107,20 @@ class MergeCore:
         rows = Columns(rows.meta, arrays, {"source": rows.strings["source"]})
         label_partition = rows.meta_int("label_partition")
         source = f"{label_partition}/{rows.meta_int('score_partition')}"
-        place, alert = rows.ints("place"), rows.bools("alert")
-        decided = place >= 0
-        fresh = ~decided | (place > state.places.get(label_partition, -1))
+        matured, alert = rows.bools("matured"), rows.bools("alert")
         change = MergeStep()
-        if decided.any():
-            change.places[label_partition] = max(int(place.max()), state.places.get(label_partition, -1))
-            change.decided[label_partition] = int(rows.ints("known_at")[decided].max())
+        if matured.any():
+            change.decided[label_partition] = int(rows.ints("known_at")[matured].max())
         # A transaction that was scored twice is decided twice; one with an alert is known by its verdict.
-        fresh[~alert] &= state.unseen(source, rows.ints("offset")[~alert])
-        genuine = rows.take(fresh & ~alert)
+        genuine = rows.take(~alert & state.seen.unseen(source, rows.ints("offset")))
         if len(genuine):
-            change.offsets[source] = genuine.ints("offset").tobytes()
-            self._count(change, genuine)
+            change.seen[source] = rows.meta_int("settled"), genuine.ints("offset").tobytes()
+            times = slot_times(genuine)
+            for hour, chosen in _by_hour(times):
+                _count(state, change, hour, _tally(genuine.take(chosen)))
+            change.scores.append(_scores(genuine, times))
         _commit(state, step, change)
-        for index in np.flatnonzero(fresh & alert).tolist():
+        for index in np.flatnonzero(alert).tolist():
             self._judge(state, step, rows.take(np.array([index])))
 
     def _judge(self, state: MergeState, step: MergeStep, row: Columns) -> None:
@@ -105,39 +129,18 @@ class MergeCore:
         before = state.judged.get(transaction)
         if before is not None and before.fraud == fraud:
             return
-        change = MergeStep()
+        change, times = MergeStep(), slot_times(row)
+        time, tally, scores = int(times[0]), _tally(row), _scores(row, times)
         if before is not None:
-            hour = before.time - before.time % _HOUR
-            change.tallies[hour] = {name: -value for name, value in before.tally.items()}
-            taken_back = columns.decode(before.row)
-            taken_back.meta["sign"] = -1
-            change.scores.append(taken_back.encode())
-        counted = MergeStep()
-        self._count(counted, row)
-        ((hour, tally),) = counted.tallies.items()
-        time = int(slot_times(row)[0])
-        change.judged.append((transaction, Judged(time, fraud, tally, counted.scores[0])))
-        add(change.tallies.setdefault(hour, {}), tally)
-        change.scores += counted.scores
+            taken_back = {name: -value for name, value in before.tally.items()}
+            _count(state, change, before.time - before.time % _HOUR, taken_back)
+            counted = columns.decode(before.row)
+            counted.meta["sign"] = -1
+            change.scores.append(counted.encode())
+        change.judged.append((transaction, Judged(time, fraud, tally, scores)))
+        _count(state, change, time - time % _HOUR, tally)
+        change.scores.append(scores)
         _commit(state, step, change)
-
-    @staticmethod
-    def _count(change: MergeStep, rows: Columns) -> None:
-        """Add outcomes that have not been counted."""
-        times = slot_times(rows)
-        for hour, chosen in _by_hour(times):
-            add(change.tallies.setdefault(hour, {}), _tally(rows.take(chosen)))
-        scores = by_role(rows)
-        reduced = {
-            "time": times,
-            "card": rows.words("card").view(np.int64),
-            "fraud": rows.bools("fraud"),
-            "alert": rows.bools("alert"),
-            "control": rows.bools("control"),
-            "propensity": rows.floats("propensity"),
-            "scores": np.stack(list(scores.values()), axis=1),
-        }
-        change.scores.append(Columns({"roles": list(scores), "sign": 1}, reduced).encode())
 
     def publish(self, state: MergeState, most: int) -> Iterator[tuple[MergeStep, list[dict[str, Any]]]]:
         """The windows that are over and have changed since they were published, at most `most` at once.
@@ -200,6 +203,29 @@ class MergeCore:
         return found
 
 
+def _count(state: MergeState, change: MergeStep, hour: int, tally: Tally) -> None:
+    """Add the tally of outcomes of an hour, or what is taken back of it."""
+    add(change.outcomes.setdefault(hour // DAY_MS, {}), tally)
+    if hour >= state.oldest(HOURS):
+        add(change.tallies.setdefault(hour, {}), tally)
+        change.due.update(state.changed(HOURS, hour))
+
+
+def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
+    """What `MergeState.count_scores` needs of outcomes."""
+    scores = by_role(rows)
+    reduced = {
+        "time": times,
+        "card": rows.words("card").view(np.int64),
+        "fraud": rows.bools("fraud"),
+        "alert": rows.bools("alert"),
+        "control": rows.bools("control"),
+        "propensity": rows.floats("propensity"),
+        "scores": np.stack(list(scores.values()), axis=1),
+    }
+    return Columns({"roles": list(scores), "sign": 1}, reduced).encode()
+
+
 def _of_role(state: MergeState, role: str) -> list[DayQuality]:
     """The last days with outcomes of the role, oldest first."""
     first = max(state.quality) - DAYS
@@ -245,18 +271,19 @@ def _commit(state: MergeState, step: MergeStep, change: MergeStep) -> None:
 
 
 def merge_steps(step: MergeStep, change: MergeStep) -> None:
-    """Append what came after."""
+    """Append what was read after."""
     step.positions.update(change.positions)
+    step.watermarks.update(change.watermarks)
     step.parts += change.parts
-    for hour, tally in change.tallies.items():
-        add(step.tallies.setdefault(hour, {}), tally)
+    for tallies, more in ((step.tallies, change.tallies), (step.outcomes, change.outcomes)):
+        for slot, tally in more.items():
+            add(tallies.setdefault(slot, {}), tally)
+    step.due |= change.due
     step.scores += change.scores
-    step.places.update(change.places)
-    for source, packed in change.offsets.items():
-        step.offsets[source] = step.offsets.get(source, b"") + packed
+    join(step.seen, change.seen)
     step.judged += change.judged
     step.shapes += change.shapes
-    step.evaluated += change.evaluated
     step.decided.update(change.decided)
-    step.days += change.days
-    step.published += change.published
+    step.gone.update(change.gone)
+    step.days_gone = max(step.days_gone, change.days_gone)
+    step.judged_gone += change.judged_gone

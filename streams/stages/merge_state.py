@@ -2,6 +2,9 @@
 
 Parts replace each other, outcomes are counted once, and everything is a sum of whole numbers: the state
 after all inputs does not depend on the order in which partitions were read.
+
+A step says what is so from now on, never what is to be decided: while a changelog is restored, the buckets
+that a decision would look at may not be there yet.
 """
 
 from __future__ import annotations
@@ -10,15 +13,14 @@ from collections.abc import Iterator
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from monitoring.decision_quality import DecisionQuality, Saved
 from monitoring.live_quality import DAY_MS, DAYS, CardDay, DayQuality, ScoreSketch
 from monitoring.tallies import Tally, Window, add, total
 from streams.stages import columns
 from streams.stages.alignment import NEVER
-from streams.stages.drift_state import DriftState
-from streams.stages.judged_days import JudgedDays
+from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated
+from streams.stages.judged_days import DayJudged, JudgedDays
 from streams.stages.observe_state import (
     AFTER_MATURITY,
     HOURS,
@@ -29,7 +31,8 @@ from streams.stages.observe_state import (
     oldest_slot,
     reached,
 )
-from streams.stages.shape_parts import ShapePart
+from streams.stages.seen_rows import Packed, SeenRows
+from streams.stages.shape_parts import ShapesTold
 from streams.times import DAY, HOUR, MINUTE
 
 #: The windows that are published, by the kind of slots they are made of.
@@ -40,11 +43,11 @@ WINDOWS = {
 BY_NAME = {window.name: (kind, window) for kind, windows in WINDOWS.items() for window in windows}
 #: In place of a partition of cards: what outcomes say of a slot.
 OUTCOMES = -1
-#: Offsets remembered by label and score partition: more than a score partition may have sent twice.
-_REMEMBERED = 1 << 15
 #: Alerted transactions whose verdict may yet be revised; the oldest go first.
 MOST_JUDGED = 200_000
 _BUCKETS = 16
+#: The buckets after those: one each, then the hours of drift.
+_HEAD, _DECISIONS, _DRIFT, _FIRST_HOURS = range(_BUCKETS, _BUCKETS + 4)
 
 #: Name and end of a window.
 Due = tuple[str, int]
@@ -70,25 +73,34 @@ class MergeStep(msgspec.Struct, array_like=True):
 
     Args:
         tallies: of outcomes, by hour.
+        outcomes: the same, by day.
+        due: windows that have changed.
         scores: outcomes to be counted by model, as columns (`MergeState.count_scores`).
-        places: last place of a decided row, by label partition.
+        seen: offsets of outcomes, by label and score partition (`seen_rows.py`).
         published: windows that have been published as they are.
-        evaluated, days: hours whose drift, and days whose quality has been evaluated.
+        evaluated, days: what the evaluation of hours and of days has decided.
         decided: up to when a label partition has decided what matures.
+        gone: by kind, slots that start before this are no longer kept; `days_gone` for days.
+        judged_gone: verdicts on these transactions are no longer kept.
     """
 
     positions: dict[str, int] = {}
+    watermarks: dict[int, int] = {}
     parts: list[Part] = []
     tallies: dict[int, Tally] = {}
+    outcomes: dict[int, Tally] = {}
+    due: set[Due] = set()
     scores: list[bytes] = []
-    places: dict[int, int] = {}
-    offsets: dict[str, bytes] = {}
+    seen: dict[str, Packed] = {}
     judged: list[tuple[int, Judged]] = []
     published: list[Due] = []
-    shapes: list[ShapePart] = []
-    evaluated: list[int] = []
+    shapes: list[ShapesTold] = []
+    evaluated: list[Evaluated] = []
     decided: dict[int, int] = {}
-    days: list[int] = []
+    days: list[DayJudged] = []
+    gone: dict[str, int] = {}
+    days_gone: int = NEVER
+    judged_gone: list[int] = []
 
 
 class _Quality(msgspec.Struct, array_like=True):
@@ -106,15 +118,16 @@ class _Bucket(msgspec.Struct, array_like=True):
 class _Head(msgspec.Struct, array_like=True):
     positions: dict[str, int]
     watermarks: dict[int, int]
-    places: dict[int, int]
-    offsets: dict[str, bytes]
-    drift: bytes
+    seen: dict[str, Packed]
     days: bytes
-    decisions: Saved
 
 
 class MergeState:
     """The state of the merge; a `PartitionState`.
+
+    Memory: of each partition its tallies, 48 hours of minutes, `maturity` and two days of hours, 1 to 2 KB a
+    slot; of all together `DriftState`, 37 days of outcomes of 130 KB a model, up to `MOST_JUDGED` verdicts of
+    1 KB.
 
     Args:
         partitions: of cards.
@@ -122,7 +135,7 @@ class MergeState:
         maturity: event time after which a transaction is decided, ms.
     """
 
-    buckets = _BUCKETS + 1
+    buckets = _FIRST_HOURS + HOUR_BUCKETS
 
     def __init__(self, partitions: int, drift: DriftState | None = None, maturity: int = 7 * DAY) -> None:
         self.drift = drift or DriftState(())
@@ -140,10 +153,9 @@ class MergeState:
         #: by day and role
         self.quality: dict[int, dict[str, DayQuality]] = {}
         self.judged: dict[int, Judged] = {}
-        self.places: dict[int, int] = {}
         #: windows that have changed since they were published
         self.due: set[Due] = set()
-        self._offsets: dict[str, npt.NDArray[np.int64]] = {}
+        self.seen = SeenRows()
 
     @property
     def reached(self) -> int:
@@ -162,65 +174,69 @@ class MergeState:
                 sums[slot] = total(tally for _, tally in slots[slot].values())
         return total(sums[slot] for slot in window.slots(end) if slot in sums)
 
-    def unseen(self, source: str, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of these offsets have not come from the source before."""
-        seen = self._offsets.get(source)
-        if seen is None or not len(offsets) or offsets.min() > seen.max():
-            return np.ones(len(offsets), dtype=np.bool_)
-        return ~np.isin(offsets, seen)
+    def changed(self, kind: str, slot: int) -> Iterator[Due]:
+        """The windows to be published when this slot changes: those of which everything is kept."""
+        oldest = self.oldest(kind)
+        for window in WINDOWS[kind]:
+            yield from ((window.name, end) for end in window.ends(slot) if end - window.length >= oldest)
 
     def apply(self, delta: bytes) -> None:
         self.take(_decode_step(delta))
 
     def take(self, step: MergeStep) -> None:
+        """Go on to where the step has led."""
         self.positions.update(step.positions)
-        # By what was known before: a step may go further than slots are kept.
-        oldest = {kind: self.oldest(kind) for kind in self.parts}
+        for partition, watermark in step.watermarks.items():
+            self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
         for part in step.parts:
-            self._part(part, oldest[part.kind])
+            self.parts[part.kind].setdefault(part.slot, {})[part.partition] = part.position, part.tally
+            self._sums[part.kind].pop(part.slot, None)
+        for slot, tally in step.tallies.items():
+            _, held = self.parts[HOURS].setdefault(slot, {}).setdefault(OUTCOMES, (0, {}))
+            add(held, tally)
+            self._sums[HOURS].pop(slot, None)
+        for day, tally in step.outcomes.items():
+            self.days.add(day, tally)
+        self.due |= step.due
         for shape in step.shapes:
             self.drift.take(shape)
-        for hour in step.evaluated:
-            self.drift.evaluate(hour)
-        for slot, tally in step.tallies.items():
-            self.days.add(slot, tally)
-            if slot >= oldest[HOURS]:
-                _, held = self.parts[HOURS].setdefault(slot, {}).setdefault(OUTCOMES, (0, {}))
-                add(held, tally)
-                self._changed(HOURS, slot, oldest[HOURS])
+        for evaluated in step.evaluated:
+            self.drift.go_on(evaluated)
         for packed in step.scores:
             self.count_scores(packed)
-        self.places.update(step.places)
         for label_partition, until in step.decided.items():
             self.days.decide(label_partition, until)
-        for day in step.days:
-            self.days.evaluate(day, self.quality)
-        for source, packed in step.offsets.items():
-            known = self._offsets.get(source, np.empty(0, np.int64))
-            self._offsets[source] = np.concatenate([known, np.frombuffer(packed, np.int64)])[-_REMEMBERED:]
+        for judged_day in step.days:
+            self.days.go_on(judged_day)
+        self.seen.take(step.seen)
         for transaction, judged in step.judged:
             self.judged[transaction] = judged
         self.due.difference_update(step.published)
-        if not step.published:
-            self._forget()
+        self._let_go(step)
 
-    def _part(self, part: Part, oldest: int) -> None:
-        self.watermarks[part.partition] = max(part.watermark, self.watermarks.get(part.partition, NEVER))
-        if part.slot < oldest:
-            return
-        held = self.parts[part.kind].setdefault(part.slot, {})
-        position, tally = held.get(part.partition, (-1, {}))
-        # One that was restored from may still send what it knew then.
-        if part.position < position:
-            return
-        held[part.partition] = part.position, part.tally
-        if part.tally != tally:
-            self._changed(part.kind, part.slot, oldest)
+    def _let_go(self, step: MergeStep) -> None:
+        for kind, oldest in step.gone.items():
+            slots = self.parts[kind]
+            for slot in [slot for slot in slots if slot < oldest]:
+                del slots[slot]
+                self._sums[kind].pop(slot, None)
+        for day in [day for day in self.quality if day < step.days_gone]:
+            del self.quality[day]
+        for transaction in step.judged_gone:
+            self.judged.pop(transaction, None)
 
-    def _changed(self, kind: str, slot: int, oldest: int) -> None:
-        self._sums[kind].pop(slot, None)
-        for window in WINDOWS[kind]:
-            self.due.update((window.name, end) for end in window.ends(slot) if end - window.length >= oldest)
+    def aged(self) -> MergeStep:
+        """What is too old, or too much; what a window to be published needs is not."""
+        gone = {kind: min([self.oldest(kind), *self._needed(kind)]) for kind in self.parts}
+        step = MergeStep(gone={kind: oldest for kind, oldest in gone.items() if oldest > NEVER})
+        if self.reached > NEVER:
+            step.days_gone = (self.reached - self.kept[HOURS]) // DAY_MS - DAYS
+        oldest, excess = self.oldest(HOURS), len(self.judged) - MOST_JUDGED
+        for number, (transaction, judged) in enumerate(self.judged.items()):
+            if judged.time >= oldest and number >= excess:
+                break
+            step.judged_gone.append(transaction)
+        return step
 
     def _needed(self, kind: str) -> Iterator[int]:
         """Where windows of that kind that are still to be published start."""
@@ -258,32 +274,16 @@ class MergeState:
             sign,
         )
 
-    def _forget(self) -> None:
-        """Drop what is too old, or too much."""
-        for kind, slots in self.parts.items():
-            oldest = min([self.oldest(kind), *self._needed(kind)])
-            for slot in [slot for slot in slots if slot < oldest]:
-                del slots[slot]
-                self._sums[kind].pop(slot, None)
-        for day in [
-            day for day in self.quality if day * DAY_MS < self.reached - self.kept[HOURS] - DAYS * DAY_MS
-        ]:
-            del self.quality[day]
-        oldest = self.oldest(HOURS)
-        while self.judged:
-            first = next(iter(self.judged))
-            if self.judged[first].time >= oldest and len(self.judged) <= MOST_JUDGED:
-                break
-            del self.judged[first]
-
     def dump(self, bucket: int) -> bytes:
-        if bucket == _BUCKETS:
-            packed = {source: offsets.tobytes() for source, offsets in self._offsets.items()}
-            drift, days = self.drift.dump(), self.days.dump()
-            decisions = self.decisions.dump()
-            return _encode(
-                _Head(self.positions, self.watermarks, self.places, packed, drift, days, decisions)
-            )
+        if bucket == _HEAD:
+            seen, days = self.seen.dump(), self.days.dump()
+            return _encode(_Head(self.positions, self.watermarks, seen, days))
+        if bucket == _DECISIONS:
+            return _encode(self.decisions.dump())
+        if bucket == _DRIFT:
+            return self.drift.dump()
+        if bucket >= _FIRST_HOURS:
+            return self.drift.dump_hours(bucket - _FIRST_HOURS)
         return _encode(
             _Bucket(
                 {
@@ -301,14 +301,21 @@ class MergeState:
         )
 
     def load(self, bucket: int, data: bytes) -> None:
-        if bucket == _BUCKETS:
+        if bucket == _HEAD:
             head = _decode_head(data)
-            self.positions, self.watermarks, self.places = head.positions, head.watermarks, head.places
-            self._offsets = {name: np.frombuffer(packed, np.int64) for name, packed in head.offsets.items()}
-            self.drift.load(head.drift)
+            self.positions, self.watermarks = head.positions, head.watermarks
+            self.seen.load(head.seen)
             self.days.load(head.days)
-            self.decisions.load(head.decisions)
-            return
+        elif bucket == _DECISIONS:
+            self.decisions.load(_decode_decisions(data))
+        elif bucket == _DRIFT:
+            self.drift.load(data)
+        elif bucket >= _FIRST_HOURS:
+            self.drift.load_hours(bucket - _FIRST_HOURS, data)
+        else:
+            self._load(bucket, data)
+
+    def _load(self, bucket: int, data: bytes) -> None:
         saved = _decode_bucket(data)
         for kind, slots in self.parts.items():
             for slot in [slot for slot in slots if _cut(kind, slot) == bucket]:
@@ -350,3 +357,4 @@ encode_step = _encode
 _decode_step = msgspec.msgpack.Decoder(MergeStep).decode
 _decode_bucket = msgspec.msgpack.Decoder(_Bucket).decode
 _decode_head = msgspec.msgpack.Decoder(_Head).decode
+_decode_decisions = msgspec.msgpack.Decoder(Saved).decode

@@ -6,7 +6,8 @@ those parts and the outcomes (`merge_core.py`), writes a record for every window
 sets the gauges, and moves the canary as the gates say (`gate_watch.py`); it runs in one worker at a time.
 
 State: tallies and alerts of every partition; the latest parts of all (`observe_state.py`, `merge_state.py`).
-A part is sent whole and replaces the one before it, so that what is read or sent twice counts once. Breaks:
+A part is sent whole and replaces the one before it, so that what is read or sent twice counts once; the shape
+of an hour is told when nothing more counts in it, and counts once a partition. Breaks:
 nothing; a window may be published more than once, the last record counts.
 """
 
@@ -22,6 +23,7 @@ from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.stages import columns
+from streams.stages.alignment import NEVER
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext, follow_assignment
@@ -32,15 +34,20 @@ from streams.stages.merge import MergeWork
 from streams.stages.observe_core import ObserveCore
 from streams.stages.observe_state import ObserveState, ObserveStep, encode_parts, encode_step
 from streams.stages.rows import require_spec
-from streams.stages.shape_parts import SHAPES_KEY, encode_shapes
+from streams.stages.shape_parts import SHAPES_KEY, cut, encode_shapes
+from streams.times import DAY
 
 #: Messages taken at once.
 MOST_MESSAGES = 1024
 #: Between two saves, and two parts of a slot; when they are sent does not change what they say in the end.
 SAVE_SECONDS = 1.0
-#: Batches that force a save.
+#: Batches, and bytes of messages, that force a save: what is saved at once is one record of the changelog.
 MOST_UNSAVED = 64
-_SHAPES_IN_MESSAGE = 32
+SAVE_BYTES = 1024 * 1024
+#: So does event time: in a replay no partition runs far ahead of the others.
+SAVE_EVENT_TIME = DAY
+#: Parts in a message: a part has up to 4 KB.
+_PARTS_IN_MESSAGE = 128
 
 
 class ObserveWork:
@@ -54,15 +61,21 @@ class ObserveWork:
         self._core = ObserveCore()
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
         self._saved_at = context.clock()
+        self.state = ObserveState(context.partitions, context.settings.labels.maturity)
         #: what has come since the last save
         self._step = ObserveStep()
         self._uncounted: list[Columns] = []
         self._unsaved: list[RecordBatch] = []
+        self._unsaved_bytes = 0
+        #: the last hour of which the merge has been told the shape
+        self._shapes_told = NEVER
+        #: event time of the last save
+        self._saved_until = self.state.watermark
         self._actions: list[str] = []
-        self.state = ObserveState(context.partitions, context.settings.labels.maturity)
 
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state, identity(self._context, "scored"))
+        self._saved_until = self.state.watermark
         for source in ("scored", "feedback"):
             applied = {self._partition: self.state.positions.get(source, 0)}
             await require_applied(self._context, source, applied)
@@ -80,22 +93,30 @@ class ObserveWork:
         began = self._context.clock()
         for batch in batches:
             if batch.topic == self._context.name("scored"):
-                self._scored(batch)
+                yield from self._scored(batch)
             else:
                 self._feedback(batch)
             batch.release()
             self._unsaved.append(batch)
+            if self._full:
+                yield from self._save()
         if began - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED:
             yield from self._save()
 
-    def _scored(self, batch: RecordBatch) -> None:
+    def _scored(self, batch: RecordBatch) -> Iterator[Step]:
+        applied = self.state.positions.get("scored", 0)
         for record in batch.records:
-            if record.offset >= self.state.positions.get("scored", 0):
-                rows = columns.decode(record.value or b"")
+            if record.offset >= applied:
+                value = record.value or b""
+                rows = columns.decode(value)
                 require_spec(rows, self._context.spec.digest)
                 fresh = self._core.scored(self.state, self._step, rows)
                 self._gates.scored(fresh)
                 self._uncounted.append(fresh)
+                self._unsaved_bytes += len(value)
+                if self._full:
+                    self._core.move(self.state, self._step, "scored", record.offset + 1)
+                    yield from self._save()
         self._core.move(self.state, self._step, "scored", batch.next_offset)
 
     def _feedback(self, batch: RecordBatch) -> None:
@@ -106,27 +127,48 @@ class ObserveWork:
         self._core.feedback(self.state, self._step, items)
         self._core.move(self.state, self._step, "feedback", batch.next_offset)
         self._actions += [item.action for item in items]
+        self._unsaved_bytes += sum(len(record.value or b"") for record in records)
+
+    @property
+    def _full(self) -> bool:
+        """Whether as much has been read as is saved at once."""
+        return (
+            self._unsaved_bytes >= SAVE_BYTES or self.state.watermark - self._saved_until >= SAVE_EVENT_TIME
+        )
 
     def _save(self) -> Iterator[Step]:
-        """Send the parts that have changed, then keep what has."""
+        """Send what has changed, then keep what has."""
         uncounted, self._uncounted = self._uncounted, []
         self._core.count(self.state, self._step, uncounted)
-        parts = self._core.parts(self.state, self._step, self._partition)
-        shapes = self._core.shape_parts(self.state, self._step, self._partition)
-        topic, key = self._context.name("observe-parts"), str(self._partition).encode()
-        outputs = [Output(topic, 0, key, encode_parts(parts))] if parts else []
-        for start in range(0, len(shapes), _SHAPES_IN_MESSAGE):
-            message = encode_shapes(shapes[start : start + _SHAPES_IN_MESSAGE])
-            outputs.append(Output(topic, 0, SHAPES_KEY + key, message))
+        outputs = [*self._shapes(), *self._parts()]
+        self._core.age(self.state, self._step)
         step, self._step = self._step, ObserveStep()
-        saved, self._unsaved = self._unsaved, []
+        saved, self._unsaved, self._unsaved_bytes = self._unsaved, [], 0
         actions, self._actions = self._actions, []
-        self._saved_at = self._context.clock()
+        self._saved_until, self._saved_at = self.state.watermark, self._context.clock()
         yield Step(outputs, encode_step(step))
         for action in actions:
             self._context.metrics.alert_funnel.add(1, action)
         for batch in saved:
             batch.finish()
+
+    def _shapes(self) -> list[Output]:
+        """Messages with the shapes of hours that are over; one also where an hour has none."""
+        told = self._core.shapes_told(self.state, self._step, self._partition)
+        if told.until <= self._shapes_told and not told.shapes:
+            return []
+        self._shapes_told = told.until
+        topic, key = self._context.name("observe-parts"), SHAPES_KEY + str(self._partition).encode()
+        return [Output(topic, 0, key, encode_shapes(piece)) for piece in cut(told)]
+
+    def _parts(self) -> list[Output]:
+        """Messages with the slots that have changed."""
+        parts = self._core.parts(self.state, self._step, self._partition)
+        topic, key = self._context.name("observe-parts"), str(self._partition).encode()
+        return [
+            Output(topic, 0, key, encode_parts(parts[start : start + _PARTS_IN_MESSAGE]))
+            for start in range(0, len(parts), _PARTS_IN_MESSAGE)
+        ]
 
 
 class Observing:

@@ -10,7 +10,8 @@
 
 A row belongs to the slot of its event time, but never after the watermark it was admitted at: one that is
 stamped ahead counts when it came. So does one too late for the windows. Minutes are counted of live rows
-alone.
+alone. What is too late for its slot is known when a message is read, so that it does not depend on how many
+are counted at once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from monitoring.funnel import Alert, Progress, funnel_change
 from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
+from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns, concat
 from streams.stages.observe_state import (
     HOURS,
@@ -38,7 +40,8 @@ from streams.stages.observe_state import (
     Part,
     Waiting,
 )
-from streams.stages.shape_parts import PackedShape, ShapePart, add_packed, pack, unpack
+from streams.stages.seen_rows import join
+from streams.stages.shape_parts import PackedShape, ShapesTold, add_up, pack
 from streams.times import HOUR
 
 Ints = npt.NDArray[np.int64]
@@ -50,6 +53,8 @@ MOST_AMOUNT = 10**12
 LIVE_WITHIN = 2 * HOUR
 #: Features are counted for one transaction in so many.
 SAMPLED_OF = 4
+#: What a row still counts in, as the column `counts`.
+IN_HOUR, IN_MINUTE, IN_SHAPE = 1, 2, 4
 
 
 def slot_times(rows: Columns) -> Ints:
@@ -94,15 +99,24 @@ class ObserveCore:
         """Scored rows of one score partition: remembers their alerts.
 
         Returns:
-            those that have not come before, to be counted.
+            those that have not come before, to be counted, with the column `counts`.
         """
-        source = rows.meta_int("score_partition")
-        change = ObserveStep(watermarks={source: rows.meta_int("watermark")})
+        source, watermark = rows.meta_int("score_partition"), rows.meta_int("watermark")
+        change = ObserveStep(watermarks={source: watermark})
         if len(rows):
-            rows = rows.take(state.unseen(source, rows.ints("offset")))
+            rows = rows.take(state.seen.unseen(str(source), rows.ints("offset")))
         if len(rows):
-            change.offsets[source] = rows.ints("offset").tobytes()
+            rows = Columns(rows.meta, rows.arrays | {"counts": _counts(state, rows)}, rows.strings)
+            change.seen[str(source)] = rows.meta_int("settled"), rows.ints("offset").tobytes()
             self._alerts(state, change, rows)
+        if state.watermark == NEVER < watermark:
+            # They came before anything told the time.
+            acted = dict(change.waiting)
+            change.waiting += [
+                (name, msgspec.structs.replace(each, since=watermark))
+                for name, each in state.waiting.items()
+                if name not in acted
+            ]
         _commit(state, step, change)
         return rows
 
@@ -140,26 +154,28 @@ class ObserveCore:
     def parts(self, state: ObserveState, step: ObserveStep, partition: int) -> list[Part]:
         """The parts that have changed since they were sent; they count as sent."""
         told = sorted(state.untold)
+        if not told:
+            return []
         parts = [
-            Part(kind, slot, partition, state.position, state.reached, dict(state.tallies[kind][slot]))
+            Part(kind, slot, partition, state.position, NEVER, dict(state.tallies[kind].get(slot, {})))
             for kind, slot in told
-            if slot in state.tallies[kind]
         ]
-        if told:
-            _commit(state, step, ObserveStep(told=told))
+        parts[-1] = msgspec.structs.replace(parts[-1], watermark=state.reached)
+        _commit(state, step, ObserveStep(told=told))
         return parts
 
-    def shape_parts(self, state: ObserveState, step: ObserveStep, partition: int) -> list[ShapePart]:
-        """The shapes of hours that are over and have changed since they were sent; they count as sent."""
-        told = sorted(hour for hour in state.untold_shapes if hour + SLOT_MS[HOURS] <= state.reached)
-        parts = [
-            ShapePart(hour, partition, state.position, state.reached, pack(state.shapes[hour]))
-            for hour in told
-            if hour in state.shapes
-        ]
-        if told:
-            _commit(state, step, ObserveStep(shapes_told=told))
-        return parts
+    def shapes_told(self, state: ObserveState, step: ObserveStep, partition: int) -> ShapesTold:
+        """The shapes of hours in which nothing counts any more; they count as sent, and are gone."""
+        until = state.shapes_over
+        hours = sorted(hour for hour in state.shapes if hour <= until)
+        told = ShapesTold(partition, [(hour, pack(state.shapes[hour])) for hour in hours], until)
+        if hours:
+            _commit(state, step, ObserveStep(shapes_told=hours))
+        return told
+
+    def age(self, state: ObserveState, step: ObserveStep) -> None:
+        """Let go of what is too old, or too much; after everything has been told."""
+        _commit(state, step, state.aged())
 
     def _alerts(self, state: ObserveState, change: ObserveStep, rows: Columns) -> None:
         lively = live(rows)
@@ -190,8 +206,20 @@ class ObserveCore:
                 _act(state, change, transaction, alert, waiting.actions)
 
 
+def _counts(state: ObserveState, rows: Columns) -> npt.NDArray[np.uint8]:
+    """What each row counts in by what was known before it: a message may go further than slots are kept."""
+    times = slot_times(rows)
+    minutes, hours = (times // SLOT_MS[kind] * SLOT_MS[kind] for kind in (MINUTES, HOURS))
+    counts = np.zeros(len(rows), dtype=np.uint8)
+    counts[hours >= state.oldest(HOURS)] |= IN_HOUR
+    counts[(minutes >= state.oldest(MINUTES)) & live(rows)] |= IN_MINUTE
+    counts[hours > state.shapes_over] |= IN_SHAPE
+    return counts
+
+
 def shapes(rows: Columns) -> dict[int, PackedShape]:
     """Distributions of scored rows, by hour: scores of all, features of one in `SAMPLED_OF`."""
+    rows = rows.take((rows.codes("counts") & IN_SHAPE) > 0)
     hours = slot_times(rows) // SLOT_MS[HOURS] * SLOT_MS[HOURS]
     # By the hash of the transaction: the same rows, however they come.
     sampled = rows.words("transaction") % np.uint64(SAMPLED_OF) == 0
@@ -216,9 +244,11 @@ def live(rows: Columns) -> Bools:
 
 def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
     """Tallies of scored rows: by hour, and of live rows by minute, too."""
-    lively = live(rows)
-    minutes = _tallies(rows.take(lively), SLOT_MS[MINUTES]) if lively.any() else {}
-    hours = {} if lively.all() else _tallies(rows.take(~lively), SLOT_MS[HOURS])
+    counts = rows.codes("counts")
+    by_minute = (counts & IN_MINUTE) > 0
+    by_hour = (counts & IN_HOUR > 0) & ~by_minute
+    minutes = _tallies(rows.take(by_minute), SLOT_MS[MINUTES]) if by_minute.any() else {}
+    hours = _tallies(rows.take(by_hour), SLOT_MS[HOURS]) if by_hour.any() else {}
     for slot, tally in minutes.items():
         add(hours.setdefault(slot - slot % SLOT_MS[HOURS], {}), tally)
     return {MINUTES: minutes, HOURS: hours}
@@ -288,8 +318,10 @@ def _act(
                 after = after.after(action, action_time)
         if after != before:
             progress[kind] = after
-            slots = change.tallies.setdefault(kind, {})
-            add(slots.setdefault(held.time - held.time % length, {}), funnel_change(alert, before, after))
+            slot = held.time - held.time % length
+            if slot >= state.oldest(kind):
+                slots = change.tallies.setdefault(kind, {})
+                add(slots.setdefault(slot, {}), funnel_change(alert, before, after))
     if progress != held.progress:
         change.alerts.append((transaction, msgspec.structs.replace(held, progress=progress)))
 
@@ -304,8 +336,7 @@ def merge_steps(step: ObserveStep, change: ObserveStep) -> None:
     step.positions.update(change.positions)
     for partition, watermark in change.watermarks.items():
         step.watermarks[partition] = max(watermark, step.watermarks.get(partition, watermark))
-    for partition, packed in change.offsets.items():
-        step.offsets[partition] = step.offsets.get(partition, b"") + packed
+    join(step.seen, change.seen)
     for kind, slots in change.tallies.items():
         held = step.tallies.setdefault(kind, {})
         for slot, tally in slots.items():
@@ -314,9 +345,8 @@ def merge_steps(step: ObserveStep, change: ObserveStep) -> None:
     step.waiting += change.waiting
     step.told += change.told
     for hour, packed_shape in change.shapes.items():
-        if hour in step.shapes:
-            shape = unpack(step.shapes[hour])
-            add_packed(shape, packed_shape)
-            packed_shape = pack(shape)
-        step.shapes[hour] = packed_shape
+        before = [step.shapes[hour]] if hour in step.shapes else []
+        step.shapes[hour] = add_up([*before, packed_shape])
     step.shapes_told += change.shapes_told
+    step.gone.update(change.gone)
+    step.alerts_gone += change.alerts_gone

@@ -1,7 +1,11 @@
 """What the observe stage holds for one partition of cards: tallies by slot, alerts, actions without an alert.
 
 The partition sums what it has seen of a slot; the *part* of a slot is that sum, sent whole whenever it has
-changed (`merge_state.py`). So a part that is sent twice counts once.
+changed (`merge_state.py`). So a part that is sent twice counts once. The shape of an hour is told once, when
+nothing more counts in it, and is gone then.
+
+A step says what is so from now on, never what is to be decided: while a changelog is restored, the buckets
+that a decision would look at may not be there yet.
 """
 
 from __future__ import annotations
@@ -10,14 +14,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from monitoring.funnel import Progress
 from monitoring.shapes import Shape
 from monitoring.tallies import Tally, add
 from streams.stages.alignment import NEVER
-from streams.stages.shape_parts import PackedShape, add_packed, repack, unpack
+from streams.stages.seen_rows import Packed, SeenRows
+from streams.stages.shape_parts import PackedShape, add_packed, pack, unpack
 from streams.times import DAY, HOUR, MINUTE
 
 MINUTES, HOURS = "minutes", "hours"
@@ -27,8 +30,11 @@ SLOT_MS = {MINUTES: MINUTE, HOURS: HOUR}
 MINUTES_KEPT = 2 * DAY
 #: Hours and alerts are kept for so long after their transactions have matured.
 AFTER_MATURITY = 2 * DAY
-#: Event time for which the shapes of hours are kept.
-SHAPES_KEPT = 6 * HOUR
+#: What comes within this time after an hour counts in its shape.
+GRACE = HOUR
+#: For shapes a partition is waited for that is no further behind the furthest one than this. Unlike windows
+#: they are not corrected later; in a fast replay score partitions are hours of event time apart.
+PATIENCE = DAY
 #: What comes so late before a slot is dropped is not counted in it, so that it does not matter how far apart
 #: inputs are read.
 _MARGIN = DAY
@@ -37,9 +43,6 @@ MOST_ALERTS = 100_000
 MOST_WAITING = 10_000
 #: Actions that wait for one alert.
 MOST_ACTIONS = 16
-#: Offsets remembered of every score partition, the latest to come: after a crash it sends again at most what
-#: it has scored at once.
-REMEMBERED = 1 << 15
 _BUCKETS = 16
 
 #: Tallies by kind of slot and start of the slot.
@@ -53,10 +56,10 @@ CLOSE_WITHIN = 10 * MINUTE
 MOST_LAG = 7 * DAY
 
 
-def reached(watermarks: Mapping[int, int]) -> int:
-    """Event time up to which slots are over: all partitions are past it, or one is `CLOSE_WITHIN` past it."""
+def reached(watermarks: Mapping[int, int], patience: int = CLOSE_WITHIN) -> int:
+    """Event time up to which slots are over: all partitions are past it, or one is `patience` past it."""
     low, high = min(watermarks.values(), default=NEVER), max(watermarks.values(), default=NEVER)
-    return max(low, high - CLOSE_WITHIN)
+    return max(low, high - patience)
 
 
 def oldest_slot(watermarks: Mapping[int, int], kind: str, kept: int) -> int:
@@ -91,7 +94,8 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
 
     Args:
         position: of the partition in its inputs; of two parts of a slot the one further on counts.
-        watermark: how far the partition is in event time.
+        watermark: how far the partition is in event time, in the last of the parts told at once; `NEVER` in
+            those before it, so that nothing is too old before all of them are there.
     """
 
     kind: str
@@ -103,17 +107,27 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ObserveStep(msgspec.Struct, array_like=True):
-    """What one batch changed, as the changelog keeps it."""
+    """What was read and told, as the changelog keeps it.
+
+    Args:
+        seen: offsets of the rows of each score partition (`seen_rows.py`).
+        waiting: None for alerts for which nothing waits any more.
+        told, shapes_told: what the merge has been told.
+        gone: by kind, slots that start before this are no longer kept.
+        alerts_gone: nor are these alerts.
+    """
 
     positions: dict[str, int] = {}
     watermarks: dict[int, int] = {}
-    offsets: dict[int, bytes] = {}
+    seen: dict[str, Packed] = {}
     tallies: Tallies = {}
     alerts: list[tuple[str, Held]] = []
     waiting: list[tuple[str, Waiting | None]] = []
     told: list[Slot] = []
     shapes: dict[int, PackedShape] = {}
     shapes_told: list[int] = []
+    gone: dict[str, int] = {}
+    alerts_gone: list[str] = []
 
 
 class _Bucket(msgspec.Struct, array_like=True):
@@ -126,9 +140,8 @@ class _Bucket(msgspec.Struct, array_like=True):
 class _Head(msgspec.Struct, array_like=True):
     positions: dict[str, int]
     watermarks: dict[int, int]
-    offsets: dict[int, bytes]
+    seen: dict[str, Packed]
     shapes: dict[int, PackedShape]
-    untold_shapes: list[int]
 
 
 class ObserveState:
@@ -153,10 +166,9 @@ class ObserveState:
         self.waiting: dict[str, Waiting] = {}
         #: slots whose part has changed since it was sent
         self.untold: set[Slot] = set()
-        #: distributions by hour, and the hours whose shape has changed since it was sent
+        #: of hours in which more may count
         self.shapes: dict[int, Shape] = {}
-        self.untold_shapes: set[int] = set()
-        self._offsets: dict[int, npt.NDArray[np.int64]] = {}
+        self.seen = SeenRows()
 
     @property
     def watermark(self) -> int:
@@ -169,6 +181,12 @@ class ObserveState:
         return reached(self.watermarks)
 
     @property
+    def shapes_over(self) -> int:
+        """The last hour in the shape of which nothing counts any more."""
+        until = reached(self.watermarks, PATIENCE) - HOUR - GRACE
+        return until - until % HOUR
+
+    @property
     def position(self) -> int:
         """How far the partition is in its inputs together."""
         return sum(self.positions.values())
@@ -176,13 +194,6 @@ class ObserveState:
     def oldest(self, kind: str) -> int:
         """Start of the oldest slot of that kind that is kept."""
         return oldest_slot(self.watermarks, kind, self.kept[kind])
-
-    def unseen(self, score_partition: int, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of these offsets of transactions the score partition has not sent before."""
-        seen = self._offsets.get(score_partition)
-        if seen is None or not len(offsets) or offsets.min() > seen.max():
-            return np.ones(len(offsets), dtype=np.bool_)
-        return ~np.isin(offsets, seen)
 
     def counts_until(self, kind: str) -> int:
         """How long after an alert an action counts in its slot of that kind, ms."""
@@ -192,24 +203,20 @@ class ObserveState:
         self.take(_decode_step(delta))
 
     def take(self, step: ObserveStep) -> None:
-        # By what was known before: a step may go further than slots are kept.
-        oldest = {kind: self.oldest(kind) for kind in self.tallies}
+        """Go on to where the step has led."""
         self.positions.update(step.positions)
         for partition, watermark in step.watermarks.items():
             self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
-        for partition, packed in step.offsets.items():
-            self._remember(partition, np.frombuffer(packed, np.int64))
+        self.seen.take(step.seen)
         for kind, slots in step.tallies.items():
             held = self.tallies[kind]
             for slot, tally in slots.items():
-                if slot >= oldest[kind]:
-                    add(held.setdefault(slot, {}), tally)
-                    self.untold.add((kind, slot))
+                add(held.setdefault(slot, {}), tally)
+                self.untold.add((kind, slot))
         for hour, packed_shape in step.shapes.items():
-            if hour >= oldest[HOURS]:
-                add_packed(self.shapes.setdefault(hour, Shape.empty(packed_shape.features)), packed_shape)
-                self.untold_shapes.add(hour)
-        self.untold_shapes.difference_update(step.shapes_told)
+            add_packed(self.shapes.setdefault(hour, Shape.empty(packed_shape.features)), packed_shape)
+        for hour in step.shapes_told:
+            self.shapes.pop(hour, None)
         for transaction, alert in step.alerts:
             self.alerts[transaction] = alert
         for transaction, waiting in step.waiting:
@@ -218,45 +225,33 @@ class ObserveState:
             else:
                 self.waiting[transaction] = waiting
         self.untold.difference_update(step.told)
-        self._forget()
-
-    def _remember(self, partition: int, offsets: npt.NDArray[np.int64]) -> None:
-        known = self._offsets.get(partition)
-        joined = offsets if known is None else np.concatenate([known, offsets])
-        self._offsets[partition] = joined[-REMEMBERED:]
-
-    def _forget(self) -> None:
-        """Drop what is too old, or too much."""
-        for kind, held in self.tallies.items():
-            oldest = self.oldest(kind)
-            for slot in [slot for slot in held if slot < oldest and (kind, slot) not in self.untold]:
+        for kind, oldest in step.gone.items():
+            held = self.tallies[kind]
+            for slot in [slot for slot in held if slot < oldest]:
                 del held[slot]
-        gone = oldest_slot(self.watermarks, HOURS, SHAPES_KEPT)
-        for hour in [hour for hour in self.shapes if hour < gone and hour not in self.untold_shapes]:
-            del self.shapes[hour]
-        oldest = self.oldest(HOURS)
-        while self.alerts:
-            first_alert = next(iter(self.alerts))
-            if self.alerts[first_alert].time >= oldest and len(self.alerts) <= MOST_ALERTS:
+        for transaction in step.alerts_gone:
+            self.alerts.pop(transaction, None)
+
+    def aged(self) -> ObserveStep:
+        """What is too old, or too much, once everything has been told."""
+        oldest = {kind: self.oldest(kind) for kind in self.tallies}
+        step = ObserveStep(gone={kind: at for kind, at in oldest.items() if at > NEVER})
+        excess = len(self.alerts) - MOST_ALERTS
+        for number, (transaction, alert) in enumerate(self.alerts.items()):
+            if alert.time >= oldest[HOURS] and number >= excess:
                 break
-            del self.alerts[first_alert]
-        if self.waiting and next(iter(self.waiting.values())).since == NEVER < self.watermark:
-            # They came before anything told the time.
-            self.waiting = {
-                name: msgspec.structs.replace(each, since=max(each.since, self.watermark))
-                for name, each in self.waiting.items()
-            }
-        while self.waiting:
-            first_waiting = next(iter(self.waiting))
-            if self.waiting[first_waiting].since >= oldest and len(self.waiting) <= MOST_WAITING:
+            step.alerts_gone.append(transaction)
+        excess = len(self.waiting) - MOST_WAITING
+        for number, (transaction, waiting) in enumerate(self.waiting.items()):
+            if waiting.since >= oldest[HOURS] and number >= excess:
                 break
-            del self.waiting[first_waiting]
+            step.waiting.append((transaction, None))
+        return step
 
     def dump(self, bucket: int) -> bytes:
         if bucket == _BUCKETS:
-            packed = {partition: offsets.tobytes() for partition, offsets in self._offsets.items()}
-            shapes = repack(self.shapes)
-            return _encode(_Head(self.positions, self.watermarks, packed, shapes, sorted(self.untold_shapes)))
+            shapes = {hour: pack(shape) for hour, shape in self.shapes.items()}
+            return _encode(_Head(self.positions, self.watermarks, self.seen.dump(), shapes))
         return _encode(
             _Bucket(
                 {
@@ -273,11 +268,8 @@ class ObserveState:
         if bucket == _BUCKETS:
             head = _decode_head(data)
             self.positions, self.watermarks = head.positions, head.watermarks
-            self._offsets = {
-                partition: np.frombuffer(packed, np.int64) for partition, packed in head.offsets.items()
-            }
+            self.seen.load(head.seen)
             self.shapes = {hour: unpack(packed) for hour, packed in head.shapes.items()}
-            self.untold_shapes = set(head.untold_shapes)
             return
         saved = _decode_bucket(data)
         for kind, held in self.tallies.items():

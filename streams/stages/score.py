@@ -311,10 +311,13 @@ class ScoreWork:
         topic = self._context.name("scored")
         # Rows that have waited for the label stage go on in step with it.
         told = range(self._context.partitions) if everywhere else np.unique(sources).tolist()
-        return [
-            Output(topic, partition, None, kept.take(np.flatnonzero(sources == partition)).encode())
-            for partition in self._heartbeat.due(told, self._context.clock())
-        ]
+        outputs = []
+        for partition in self._heartbeat.due(told, self._context.clock()):
+            part = kept.take(np.flatnonzero(sources == partition))
+            # Rows up to there have been saved as scored: they never come again as new ones (`seen_rows.py`).
+            meta = kept.meta | {"settled": self.state.applied.get(partition, -1)}
+            outputs.append(Output(topic, partition, None, Columns(meta, part.arrays, part.strings).encode()))
+        return outputs
 
     @property
     def _alerts_held(self) -> bool:

@@ -10,16 +10,16 @@ from streams.stages.columns import Columns
 from streams.times import HOUR
 from tests.streams.made_up import START
 
-Places = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 PARTITIONS = 2
 MODELS = [["champion", "a", 1], ["shadow", "b", 2]]
 THRESHOLD = 0.8
 
 
-def scored(partition: int, source: int, rows: Columns, watermark: int) -> Columns:
+def scored(source: int, rows: Columns, watermark: int) -> Columns:
     """A message of one score partition for one partition of cards."""
-    meta = {"score_partition": source, "watermark": watermark, "models": MODELS}
+    settled = int(rows.ints("offset").min()) - 1
+    meta = {"score_partition": source, "watermark": watermark, "models": MODELS, "settled": settled}
     return Columns(rows.meta | meta, rows.arrays, rows.strings)
 
 
@@ -66,11 +66,11 @@ def messages(rows: Columns, seed: int, *, most: int = 40) -> list[Columns]:
     found: list[tuple[int, Columns]] = []
     for source in range(PARTITIONS):
         own = np.flatnonzero(sources == source)
-        start = 0
+        start, watermark = 0, 0
         while start < len(own):
             stop = start + int(random.integers(1, most))
-            watermark = int(rows.ints("watermark")[own[min(stop, len(own)) - 1]])
-            found.append((watermark, scored(0, source, rows.take(own[start:stop]), watermark)))
+            watermark = max(watermark, int(rows.ints("watermark")[own[min(stop, len(own)) - 1]]))
+            found.append((watermark, scored(source, rows.take(own[start:stop]), watermark)))
             # A crash: the end of the piece is sent once more with what follows.
             start = stop - int(random.integers(0, 5)) if random.random() < 0.2 else stop
     return [message for _, message in sorted(found, key=lambda each: each[0])]
@@ -91,9 +91,11 @@ def actions(rows: Columns, seed: int, *, delay: int = 30 * HOUR) -> list[tuple[i
     return sorted([*found, (START, odd)], key=lambda each: each[0])
 
 
-def outcomes(rows: Columns, partition: int, places: Places, fraud: Bools, source: str, delay: int) -> Columns:
-    """The outcome of each of the rows, `delay` after it; a place below 0 is a verdict on an alert."""
+def outcomes(rows: Columns, partition: int, fraud: Bools, source: str, delay: int) -> Columns:
+    """The outcome of each of the rows, `delay` after it."""
     arrays = {name: array for name, array in rows.arrays.items() if name != "features"}
-    arrays |= {"fraud": fraud, "known_at": rows.ints("watermark") + delay, "place": places.astype(np.int64)}
+    matured = np.full(len(rows), source == "maturity")
+    arrays |= {"fraud": fraud, "known_at": rows.ints("watermark") + delay, "matured": matured}
     meta = rows.meta | {"label_partition": partition, "score_partition": 0, "watermark": 0, "models": MODELS}
+    meta["settled"] = int(rows.ints("offset").min()) - 1
     return Columns(meta, arrays, {"source": [source] * len(rows)})

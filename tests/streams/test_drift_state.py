@@ -11,44 +11,56 @@ from monitoring.shapes import shape_of
 from streams.contract.codecs import encode
 from streams.feature_settings import feature_spec
 from streams.settings import Settings
-from streams.stages.drift_state import DriftState, filling
-from streams.stages.shape_parts import ShapePart, pack
+from streams.stages.drift_state import HOUR_BUCKETS, DriftState, filling
+from streams.stages.shape_parts import ShapesTold, pack
 from streams.times import HOUR
 from tests.streams.made_up import START
 
 NAMES = ("amount", "other")
 
 
-def part(hour: int, partition: int, *, model: str = "a", factor: float = 1.0) -> ShapePart:
+def told(hour: int, partition: int, *, model: str = "a", factor: float = 1.0) -> ShapesTold:
     """The shape of an hour in a partition."""
     random = np.random.default_rng(hour * 10 + partition)
     features = np.exp(random.normal(3, 1, (120, 2)))
     features[:, 0] *= factor
     scores = {f"champion:{model}": random.random(120)}
     shape = shape_of(features, scores, np.ones(120, np.bool_))
-    return ShapePart(START + hour * HOUR, partition, hour, START + (hour + 1) * HOUR, pack(shape))
+    return ShapesTold(partition, [(START + hour * HOUR, pack(shape))], START + hour * HOUR)
 
 
-def run(state: DriftState, parts: list[ShapePart]) -> list[dict[str, Any]]:
-    """What is published when parts come hour by hour."""
+def drift(filling: tuple[int, ...] = ()) -> DriftState:
+    return DriftState(NAMES, filling, partitions=2)
+
+
+def run(state: DriftState, parts: list[ShapesTold]) -> list[dict[str, Any]]:
+    """What is published when shapes come hour by hour."""
     records = []
     for each in parts:
-        state.take(each)
-        for hour in state.due(each.watermark):
-            record = state.evaluate(hour)
+        state.take(state.wanted(each))
+        for hour in state.due():
+            evaluated, record = state.evaluate(hour)
+            state.go_on(evaluated)
             records += [record] if record is not None else []
     return records
 
 
-def history(hours: range, **changes: Any) -> list[ShapePart]:
-    return [part(hour, partition, **changes) for hour in hours for partition in (0, 1)]
+def restore(before: DriftState, after: DriftState) -> None:
+    """From a checkpoint."""
+    after.load(before.dump())
+    for bucket in range(HOUR_BUCKETS):
+        after.load_hours(bucket, before.dump_hours(bucket))
+
+
+def history(hours: range, **changes: Any) -> list[ShapesTold]:
+    return [told(hour, partition, **changes) for hour in hours for partition in (0, 1)]
 
 
 def test_a_week_is_the_reference_and_a_unit_is_noticed_within_an_hour() -> None:
-    """Nothing is said before; the first hour in another unit is evaluated an hour after its end."""
+    """Nothing is said before; the first hour in another unit is evaluated once both partitions tell it."""
     week = history(range(REFERENCE_HOURS + 30))
-    assert run(DriftState(NAMES), week[: 2 * REFERENCE_HOURS]) == []
-    state = DriftState(NAMES)
+    assert run(drift(), week[: 2 * REFERENCE_HOURS - 1]) == []
+    state = drift()
     records = run(state, week)
     assert records[0]["reference"] == {"model": "a", "start": START, "end": START + REFERENCE_HOURS * HOUR}
     assert all(record["alarms"] == [] for record in records)
@@ -66,19 +78,19 @@ def test_a_restart_anywhere_gives_the_same_records() -> None:
     """Also while the reference is being collected, and while an alarm is on."""
     last = REFERENCE_HOURS + 6
     parts = history(range(last)) + history(range(last, last + 6), factor=0.01)
-    expected = run(DriftState(NAMES), parts)
+    expected = run(drift(), parts)
     assert any(record["alarms"] for record in expected)
     for cut in (2 * 50, 2 * last + 7):
-        before, after = DriftState(NAMES), DriftState(NAMES)
+        before, after = drift(), drift()
         records = run(before, parts[:cut])
-        after.load(before.dump())
+        restore(before, after)
         records += run(after, parts[cut:])
         assert [encode(each) for each in records] == [encode(each) for each in expected]
 
 
 def test_another_champion_has_a_reference_of_its_own() -> None:
     """The features are compared with the old one until then."""
-    state, end = DriftState(NAMES), 2 * REFERENCE_HOURS + 20
+    state, end = drift(), 2 * REFERENCE_HOURS + 20
     run(state, history(range(REFERENCE_HOURS + 10)))
     records = run(state, history(range(REFERENCE_HOURS + 10, end), model="b"))
     models = [record["reference"]["model"] for record in records]
@@ -90,19 +102,19 @@ def test_another_champion_has_a_reference_of_its_own() -> None:
 
 
 def test_partitions_may_come_in_any_order() -> None:
-    """An hour is the sum of its parts; a part that was sent before another does not replace it."""
+    """An hour is the sum of its shapes; what a partition tells twice counts once."""
     parts = history(range(REFERENCE_HOURS + 4))
     swapped = [each for pair in zip(parts[1::2], parts[::2], strict=True) for each in pair]
-    stale = ShapePart(parts[0].slot, 0, -1, parts[0].watermark, parts[3].shape)
-    expected = run(DriftState(NAMES), parts)
-    assert [encode(each) for each in run(DriftState(NAMES), swapped)] == [encode(each) for each in expected]
-    with_stale = run(DriftState(NAMES), [*parts[:2], stale, *parts[2:]])
-    assert [encode(each) for each in with_stale] == [encode(each) for each in expected]
+    expected = [encode(each) for each in run(drift(), parts)]
+    assert expected
+    assert [encode(each) for each in run(drift(), swapped)] == expected
+    twice = [each for each in parts for _ in range(2)]
+    assert [encode(each) for each in run(drift(), [*twice, *parts[-3:]])] == expected
 
 
 def test_features_are_alarmed_once_their_windows_are_filled() -> None:
     """A feature of the transaction at once; one with a window of ten days from then on."""
-    state, end = DriftState(NAMES, (0, 240 * HOUR)), 240 + REFERENCE_HOURS + 10
+    state, end = drift((0, 240 * HOUR)), 240 + REFERENCE_HOURS + 10
     records = run(state, history(range(end)))
     starts = sorted({record["reference"]["start"] for record in records})
     assert starts == [START, START + 240 * HOUR]
@@ -112,8 +124,8 @@ def test_features_are_alarmed_once_their_windows_are_filled() -> None:
     ]
     assert limits[0]["amount"] < 1 < limits[0]["other"] == limits[0]["champion:a"]
     assert max(limits[1].values()) < 1
-    again = DriftState(NAMES, (0, 240 * HOUR))
-    again.load(state.dump())
+    again = drift((0, 240 * HOUR))
+    restore(state, again)
     more = history(range(end, end + 5), factor=100.0)
     assert [encode(each) for each in run(again, more)] == [encode(each) for each in run(state, more)]
 

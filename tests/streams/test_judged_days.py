@@ -38,7 +38,7 @@ def add_day(
     wiggle = int(random.integers(-HOUR, HOUR))
     noise = int(random.integers(0, 3))
     days.add(
-        START + day * DAY,
+        FIRST + day,
         {
             "outcomes": rows,
             "frauds": 300 + int(random.integers(-20, 20)),
@@ -58,7 +58,9 @@ def judge(days: JudgedDays, quality: Quality, count: int, **changed: Any) -> lis
         for label_partition in (0, 1):
             days.decide(label_partition, START + (day + 1) * DAY + MATURITY)
         for due in days.due(START):
-            records.append(days.evaluate(due, quality))
+            judged, record = days.evaluate(due, quality)
+            days.go_on(judged)
+            records.append(record)
     return records
 
 
@@ -78,13 +80,14 @@ def test_a_day_is_judged_when_all_of_it_is_decided() -> None:
     assert days.due(end + DAY) == [FIRST]
     days.decide(1, end)
     assert days.due(end) == [FIRST]
-    record = days.evaluate(FIRST, quality)
+    judged, record = days.evaluate(FIRST, quality)
     assert record["models"]["champion"]["outcomes"] == record["labels"]["outcomes"] == 4000
     decisions, frauds = record["decisions"], record["labels"]["base_rate"] * 4000
     assert decisions["precision"] == 0.75
     assert decisions["recall"] == 150 / frauds
     assert decisions["agreement"] == (4000 - 50 - (frauds - 150)) / 4000
     assert record["labels"]["sources"]["chargeback"]["coverage"] > 0.02
+    days.go_on(judged)
     assert days.due(end) == []
 
 
@@ -115,7 +118,7 @@ def test_a_restart_goes_on_where_it_was() -> None:
     records = []
     for each in (days, again):
         add_day(each, quality, 30, delay=2 * DAY)
-        records.append(encode(each.evaluate(FIRST + 30, quality)))
+        records.append(encode(each.evaluate(FIRST + 30, quality)[1]))
     assert records[0] == records[1]
     assert b'"alarms":[]' in records[0]
     assert b"delay:chargeback" in records[0]

@@ -553,19 +553,16 @@ def test_one_odd_stamp_changes_no_other_outcome(
     assert outcomes(disturbed) == outcomes(ordered)
 
 
-def test_what_is_decided_has_its_place_in_the_scored_rows() -> None:
-    """Rising over messages and rows, the same when it is decided again; a verdict on an alert has none."""
-    places: list[list[int]] = []
-    for _ in range(2):
-        joined = Joined()
-        joined.score({"a": (10, False), "b": (11, False)})
-        joined.score({"c": (12, False), "d": (13, True)})
-        found: list[int] = []
-        for offset, rows in joined.log:
-            outcomes, _done = joined.join.mature(joined.state, LabelStep(), rows, offset, 12)
-            found += [place for each in outcomes for place in each.ints("place").tolist()]
-        verdict = Label("d", "card", True, "analyst", 14, 0)
-        (given,) = joined.join.labels(joined.state, LabelStep(), [verdict])
-        assert given.ints("place").tolist() == [-1]
-        places.append(found)
-    assert places[0] == places[1] == [0, 1, 1 << 16]
+def test_outcomes_say_whether_they_have_matured() -> None:
+    """Those decided by time; a verdict on an alert has come before."""
+    joined = Joined()
+    joined.score({"a": (10, False), "b": (11, False)})
+    joined.score({"c": (12, False), "d": (13, True)})
+    found: list[bool] = []
+    for offset, rows in joined.log:
+        outcomes, _done = joined.join.mature(joined.state, LabelStep(), rows, offset, 12)
+        found += [matured for each in outcomes for matured in each.bools("matured").tolist()]
+    verdict = Label("d", "card", True, "analyst", 14, 0)
+    (given,) = joined.join.labels(joined.state, LabelStep(), [verdict])
+    assert found == [True, True, True]
+    assert given.bools("matured").tolist() == [False]

@@ -13,7 +13,6 @@ from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.codecs import encode
 from streams.contract.records import Feedback
-from streams.stages import merge_state
 from streams.stages.columns import Columns, ColumnsError
 from streams.stages.merge_core import MergeCore
 from streams.stages.merge_state import BY_NAME, MergeState, MergeStep
@@ -110,7 +109,7 @@ def test_a_restart_anywhere_gives_the_same_state(seed: int) -> None:
         assert state.waiting == straight.waiting
         assert state.untold == straight.untold
         assert state.watermarks == straight.watermarks
-        assert state.untold_shapes == straight.untold_shapes
+        assert state.seen.dump() == straight.seen.dump()
         assert {hour: pack(shape) for hour, shape in state.shapes.items()} == {
             hour: pack(shape) for hour, shape in straight.shapes.items()
         }
@@ -129,11 +128,13 @@ def test_a_history_is_counted_by_the_hour() -> None:
 
 
 def test_shapes_are_those_of_the_rows_of_an_hour() -> None:
-    """Scores of all rows, features of one in four; sent when the hour is over, again when rows are late."""
+    """Scores of all rows, features of one in four; told once, an hour after its end."""
     rows, state = made_up(2000, 6, hours=3), ObserveState(PARTITIONS)
     observe(state, messages(rows, 6))
-    parts = CORE.shape_parts(state, ObserveStep(), 0)
-    assert [part.slot for part in parts] == [START, START + HOUR]
+    state.watermarks = dict.fromkeys(range(PARTITIONS), START + 3 * HOUR)
+    told = CORE.shapes_told(state, ObserveStep(), 0)
+    assert [hour for hour, _ in told.shapes] == [START, START + HOUR]
+    assert told.until == START + HOUR
     status = rows.codes("status")
     times = np.where(status == 0, rows.ints("event_time"), rows.ints("watermark"))
     chosen = (times >= START) & (times < START + HOUR)
@@ -143,14 +144,16 @@ def test_shapes_are_those_of_the_rows_of_an_hour() -> None:
         "shadow:b": rows.floats("shadows")[chosen, 0],
     }
     assert 0 < sampled.sum() < chosen.sum()
-    assert parts[0].shape == pack(shape_of(rows.floats("features")[chosen], scores, sampled))
-    assert CORE.shape_parts(state, ObserveStep(), 0) == []
+    assert told.shapes[0][1] == pack(shape_of(rows.floats("features")[chosen], scores, sampled))
+    assert CORE.shapes_told(state, ObserveStep(), 0).shapes == []
     late = rows.take(np.array([0]))
     late.arrays["offset"] = np.array([9999])
     late.arrays["event_time"], late.arrays["status"] = np.array([START]), np.zeros(1, np.uint8)
-    late.meta |= {"score_partition": 0, "watermark": START + 3 * HOUR}
+    late.meta |= {"score_partition": 0, "watermark": START + 4 * HOUR, "settled": -1}
     observe(state, [late])
-    assert [part.slot for part in CORE.shape_parts(state, ObserveStep(), 0)] == [START]
+    state.watermarks = dict.fromkeys(range(PARTITIONS), START + 4 * HOUR)
+    assert [hour for hour, _ in CORE.shapes_told(state, ObserveStep(), 0).shapes] == [START + 2 * HOUR]
+    assert state.tallies[HOURS][START]["transactions"] > int(chosen.sum())
 
 
 def test_inputs_may_come_in_any_order() -> None:
@@ -204,6 +207,7 @@ def test_state_is_bounded_and_no_odd_stamp_keeps_it() -> None:
         rows.strings["transaction_id"] = [f"{day}/{each}" for each in rows.strings["transaction_id"]]
         observe(state, messages(rows, day))
         CORE.parts(state, ObserveStep(), 0)
+        CORE.age(state, ObserveStep())
         observe(state, [Feedback("a", f"never {day}", "c", "shown", "x", 0)])
     assert len(state.tallies[MINUTES]) <= 48 * 60 + 1
     assert 24 * 3 <= len(state.tallies[HOURS]) <= 24 * 3 + 2
@@ -308,12 +312,12 @@ def judged(sources: Sequence[Columns]) -> list[Columns]:
             chosen = np.array([row])
             said = fraud[chosen]
             for verdict in [said, said] if random.random() < 0.8 else [~said, said, said]:
-                found.append(outcomes(rows.take(chosen), partition, np.array([-1]), verdict, "analyst", HOUR))
+                found.append(outcomes(rows.take(chosen), partition, verdict, "analyst", HOUR))
         others = np.flatnonzero(~rows.bools("alert"))
         for start in range(0, len(others), 100):
             chosen = others[max(0, start - 7) : start + 100]
             mature = rows.take(chosen)
-            found.append(outcomes(mature, partition, chosen, fraud[chosen], "maturity", 7 * DAY))
+            found.append(outcomes(mature, partition, fraud[chosen], "maturity", 7 * DAY))
     return found
 
 
@@ -368,19 +372,21 @@ def test_one_odd_stamp_does_not_stop_the_quality() -> None:
     state = MergeState(PARTITIONS)
     for start in (0, 50):
         chosen = np.arange(start, start + 50)
-        these = outcomes(rows.take(chosen), 0, chosen, np.ones(50, np.bool_), "maturity", DAY)
+        these = outcomes(rows.take(chosen), 0, np.ones(50, np.bool_), "maturity", DAY)
         MERGE.outcomes(state, MergeStep(), these)
     assert MERGE.quality(state)["champion"]["outcomes"] == 100
 
 
-def test_a_label_partition_may_send_much_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than the offsets that are remembered: places tell what has been decided."""
-    monkeypatch.setattr(merge_state, "_REMEMBERED", 10)
+def test_a_label_partition_may_send_much_again() -> None:
+    """All of it counts once, and only the offsets of the last message are remembered."""
     rows = made_up(400, 21, hours=1)
     others = np.flatnonzero(~rows.bools("alert"))
     state = MergeState(PARTITIONS)
     for _ in range(2):
         for chosen in np.array_split(others, 5):
             fraud = np.zeros(len(chosen), np.bool_)
-            MERGE.outcomes(state, MergeStep(), outcomes(rows.take(chosen), 0, chosen, fraud, "maturity", DAY))
+            MERGE.outcomes(state, MergeStep(), outcomes(rows.take(chosen), 0, fraud, "maturity", DAY))
     assert MERGE.quality(state)["champion"]["outcomes"] == len(others)
+    assert [len(offsets) // 8 for _, offsets in state.seen.dump().values()] == [
+        len(others) - 4 * (len(others) // 5 + 1) if len(others) % 5 else len(others) // 5
+    ]

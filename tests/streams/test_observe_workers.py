@@ -48,11 +48,11 @@ class Inputs:
                 one = rows.take(np.array([row]))
                 said = np.array([fraud[row]])
                 for verdict in (~said, said):
-                    self.outcomes.append(outcomes(one, partition, np.array([-1]), verdict, "analyst", HOUR))
+                    self.outcomes.append(outcomes(one, partition, verdict, "analyst", HOUR))
             others = np.flatnonzero(~alert)
             for chosen in np.array_split(others, 10):
                 matured = rows.take(chosen)
-                self.outcomes.append(outcomes(matured, partition, chosen, fraud[chosen], "maturity", DAY))
+                self.outcomes.append(outcomes(matured, partition, fraud[chosen], "maturity", DAY))
 
     def expected(self) -> Records:
         """The last record of every window, from the cores alone."""

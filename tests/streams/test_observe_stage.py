@@ -1,0 +1,97 @@
+"""The observe stage with its changelogs: restarts change nothing, and no record is large."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from streams.contract.codecs import encode
+from streams.kafka import state_log
+from streams.times import DAY, HOUR
+from tests.streams.made_up import START, settings
+from tests.streams.observe_stage import Died, Stage
+from tests.streams.observed import actions, made_up, messages, outcomes
+
+PARTITIONS = 2
+HOURS = 12 * 24
+ROWS = HOURS * 14
+#: From then on an amount comes in another unit; frauds change their looks before, in the middle.
+SHIFTED = START + (HOURS - 30) * HOUR
+FLIPPED = START + 6 * DAY
+#: When, topic, partition, messages.
+Input = tuple[int, str, int, list[bytes]]
+
+
+def stage() -> Stage:
+    return Stage(settings(topics={"partitions": PARTITIONS}))
+
+
+def stream(stage: Stage) -> list[Input]:
+    """What comes, in the order of event time."""
+    spec = stage.context.spec
+    found: list[Input] = []
+    for partition in range(PARTITIONS):
+        rows = made_up(ROWS, partition, hours=HOURS, features=len(spec.names), partition=partition)
+        rows.meta["spec"] = spec.digest
+        watermark = rows.ints("watermark")
+        rows.arrays["features"] = np.exp(rows.floats("features"))
+        rows.arrays["features"][watermark >= SHIFTED, 0] *= 100
+        own = [(each.meta_int("watermark"), "scored", each) for each in messages(rows, partition, most=300)]
+        champion = rows.floats("champion")
+        chance = np.where(watermark < FLIPPED, champion, 1 - champion)
+        fraud, alert = np.random.default_rng(partition).random(ROWS) < chance, rows.bools("alert")
+        for chosen in np.array_split(np.flatnonzero(~alert), 36):
+            matured = outcomes(rows.take(chosen), partition, fraud[chosen], "maturity", DAY)
+            own.append((int(matured.ints("known_at")[-1]), "outcomes", matured))
+        for chosen in np.array_split(np.flatnonzero(alert), 24):
+            for verdict, delay in ((~fraud[chosen], HOUR), (fraud[chosen], 2 * HOUR)):
+                given = outcomes(rows.take(chosen[::9]), partition, verdict[::9], "analyst", delay)
+                own.append((int(given.ints("known_at")[-1]), "outcomes", given))
+        found += [(at, topic, partition, [each.encode()]) for at, topic, each in own]
+        acted = actions(rows, partition)
+        for start in range(0, len(acted), 100):
+            items = acted[start : start + 100]
+            found.append((items[-1][0], "feedback", partition, [encode(item) for _, item in items]))
+    return sorted(found, key=lambda each: each[:3])
+
+
+def feed(stage: Stage, inputs: list[Input], *, restarts: bool) -> None:
+    """Carry the inputs through; with restarts a worker ends at every fifth step, one way or another."""
+    for number, (_, topic, partition, values) in enumerate(inputs):
+        stage.send(topic, 0 if topic == "outcomes" else partition, values)
+        kind = number % 20 if restarts else -1
+        if topic != "outcomes":
+            try:
+                stage.observe(partition, dies=kind == 0)
+            except Died:
+                stage.restart(partition)
+                stage.observe(partition)
+            if kind == 5:
+                stage.restart(partition)
+        try:
+            stage.put_together(dies=kind == 10)
+        except Died:
+            stage.restart_merge()
+            stage.put_together()
+        if kind == 15:
+            stage.restart_merge()
+
+
+@pytest.mark.timeout(180)
+def test_restarts_change_nothing_that_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the byte, although buckets are written all the time: a restore applies deltas to half of a state."""
+    monkeypatch.setattr(state_log, "_MIN_BYTES_PER_BUCKET", 1)
+    straight, restarted = stage(), stage()
+    inputs = stream(straight)
+    feed(straight, inputs, restarts=False)
+    feed(restarted, inputs, restarts=True)
+    expected, found = straight.last("metrics"), restarted.last("metrics")
+    assert {key.partition(b"/")[0] for key in expected} == {b"window", b"drift", b"quality"}
+    drifts = [json.loads(value) for key, value in expected.items() if key.startswith(b"drift/")]
+    alarms = {(each["kind"], each["name"]) for record in drifts for each in record["alarms"]}
+    assert any(name == "amount" for _, name in alarms)
+    days = [json.loads(value) for key, value in expected.items() if key.startswith(b"quality/")]
+    assert any(record["alarms"] for record in days)
+    assert found == expected
