@@ -70,15 +70,19 @@ def calibrated(sketch: ScoreSketch) -> Floats:
     """
     rows = (sketch.counts[0] + sketch.counts[1]).astype(np.float64)
     frauds = sketch.counts[1].astype(np.float64)
+    used = np.flatnonzero(rows)
+    if not len(used):
+        return np.zeros(BINS)
     pools: list[tuple[float, float, int]] = []
-    for number in range(BINS):
-        pool = (frauds[number], rows[number], 1)
+    for fraud, count in zip(frauds[used].tolist(), rows[used].tolist(), strict=True):
+        pool = (fraud, count, 1)
         while pools and pools[-1][0] * pool[1] >= pool[0] * pools[-1][1]:
             last = pools.pop()
             pool = (last[0] + pool[0], last[1] + pool[1], last[2] + pool[2])
         pools.append(pool)
-    rates = [(fraud / count if count else 0.0, width) for fraud, count, width in pools]
-    return np.repeat([rate for rate, _ in rates], [width for _, width in rates])
+    rates = np.repeat([fraud / count for fraud, count, _ in pools], [width for _, _, width in pools])
+    below = np.searchsorted(used, np.arange(BINS), side="right") - 1
+    return np.asarray(rates[np.maximum(below, 0)], dtype=np.float64)
 
 
 def expected_precision(counts: npt.NDArray[np.int64], outcomes: ScoreSketch) -> tuple[float, float]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from streams.contract.codecs import encode
 from streams.kafka import state_log
+from streams.settings import load
+from streams.stages import merge
+from streams.stages.observe_core import slot_times
 from streams.times import DAY, HOUR
 from tests.streams.made_up import START, settings
 from tests.streams.observe_stage import Died, Stage
@@ -19,6 +23,8 @@ HOURS = 12 * 24
 ROWS = HOURS * 14
 #: From then on an amount comes in another unit; frauds change their looks before, in the middle.
 SHIFTED = START + (HOURS - 30) * HOUR
+#: What comes before is history, without minutes.
+LIVE = START + (HOURS - 6) * HOUR
 FLIPPED = START + 6 * DAY
 #: When, topic, partition, messages.
 Input = tuple[int, str, int, list[bytes]]
@@ -38,6 +44,7 @@ def stream(stage: Stage) -> list[Input]:
         watermark = rows.ints("watermark")
         rows.arrays["features"] = np.exp(rows.floats("features"))
         rows.arrays["features"][watermark >= SHIFTED, 0] *= 100
+        rows.arrays["record_time"] = watermark + np.where(watermark < LIVE, DAY, 1000)
         own = [(each.meta_int("watermark"), "scored", each) for each in messages(rows, partition, most=300)]
         champion = rows.floats("champion")
         chance = np.where(watermark < FLIPPED, champion, 1 - champion)
@@ -83,6 +90,7 @@ def feed(stage: Stage, inputs: list[Input], *, restarts: bool) -> None:
 def test_restarts_change_nothing_that_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the byte, although buckets are written all the time: a restore applies deltas to half of a state."""
     monkeypatch.setattr(state_log, "_MIN_BYTES_PER_BUCKET", 1)
+    monkeypatch.setattr(merge, "SHOW_SECONDS", 1e9)
     straight, restarted = stage(), stage()
     inputs = stream(straight)
     feed(straight, inputs, restarts=False)
@@ -95,3 +103,52 @@ def test_restarts_change_nothing_that_is_published(monkeypatch: pytest.MonkeyPat
     days = [json.loads(value) for key, value in expected.items() if key.startswith(b"quality/")]
     assert any(record["alarms"] for record in days)
     assert found == expected
+
+
+#: What no record of a changelog, nor of the topic of parts, may reach; the broker takes 12 MiB.
+MOST_BYTES = 4 * 1024 * 1024
+
+
+def history(stage: Stage, hours: int, per_hour: int) -> npt.NDArray[np.int64]:
+    """A history that has come as a whole before anything of it is read; when its rows count."""
+    spec, partitions = stage.context.spec, stage.context.partitions
+    times = []
+    for partition in range(partitions):
+        n = hours * per_hour
+        rows = made_up(n, partition, hours=hours, features=len(spec.names), partition=partition)
+        rows.meta["spec"] = spec.digest
+        # Values all over the bins.
+        rows.arrays["features"] = np.exp(4 * rows.floats("features"))
+        rows.arrays["record_time"] = rows.ints("watermark") + 90 * DAY
+        times.append(slot_times(rows))
+        sent = [each.encode() for each in messages(rows, partition, most=400)]
+        stage.send("scored", partition, sent)
+        for chosen in np.array_split(np.flatnonzero(~rows.bools("alert")), n // 500):
+            fraud = np.zeros(len(chosen), np.bool_)
+            stage.send(
+                "outcomes", 0, [outcomes(rows.take(chosen), partition, fraud, "maturity", 7 * DAY).encode()]
+            )
+    return np.concatenate(times)
+
+
+def test_a_fast_replay_writes_no_large_record() -> None:
+    """Ten days of four partitions at once: everything counts, in many small records."""
+    replayed = Stage(load(overrides={"topics.partitions": 4}, environ={}))
+    times = history(replayed, 240, 80)
+    for partition in range(4):
+        replayed.observe(partition)
+    replayed.put_together()
+    sizes = [size for log in [*replayed.logs, replayed.merge_log] for size in log.sizes]
+    assert sum(sizes) > 4 * MOST_BYTES
+    assert max(sizes) < MOST_BYTES
+    assert max(map(len, replayed.sent("observe-parts"))) < MOST_BYTES
+    assert max(map(len, replayed.sent("metrics"))) < MOST_BYTES
+    state = replayed.merge.state
+    assert max(len(state.dump(bucket)) for bucket in range(state.buckets)) < MOST_BYTES // 4
+    windows = [json.loads(value) for key, value in replayed.last("metrics").items() if b"/24h/" in key]
+    days = {each["end"]: each["transactions"] for each in windows if each["end"] % DAY == 0}
+    expected = {
+        START + day * DAY: int(((times >= START + (day - 1) * DAY) & (times < START + day * DAY)).sum())
+        for day in range(1, 10)
+    }
+    assert {end: days.get(end) for end in expected} == expected
