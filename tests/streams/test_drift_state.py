@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from monitoring.drift_watch import REFERENCE_HOURS
-from monitoring.shapes import shape_of
+from monitoring.shapes import BINS, SCORE_BINS, Shape, shape_of
 from streams.contract.codecs import encode
 from streams.feature_settings import feature_spec
 from streams.settings import Settings
-from streams.stages.drift_state import HOUR_BUCKETS, DriftState, filling
+from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated, filling
 from streams.stages.shape_parts import ShapesTold, pack
 from streams.times import HOUR
 from tests.streams.made_up import START
@@ -137,3 +138,44 @@ def test_windows_fill_for_as_long_as_they_reach_back() -> None:
     assert by_name["amount"] == 0
     assert by_name["card_count_30d"] == 30 * 24 * HOUR
     assert by_name["terminal_risk_30d"] >= 30 * 24 * HOUR
+
+
+def wide(partitions: int, hours: int) -> DriftState:
+    """After so many hours in which every partition has seen every bin of 12 features."""
+    state = DriftState(tuple("abcdefghijkl"), (10**15,) * 12, partitions=partitions)
+    features = np.full((2, 12 * BINS), 10**12, dtype=np.int64)
+    shape = pack(Shape(features, {"champion:a": np.full(SCORE_BINS, 10**12, dtype=np.int64)}))
+    for hour in range(hours):
+        for partition in range(partitions):
+            state.take(state.wanted(ShapesTold(partition, [(hour * HOUR, shape)], hour * HOUR)))
+        for each in state.due():
+            state.go_on(Evaluated(each, 0, "a", 0, [], each - (REFERENCE_HOURS - 1) * HOUR))
+    return state
+
+
+@pytest.mark.parametrize("partitions", [1, 16])
+def test_memory_does_not_grow_with_partitions_or_time(partitions: int) -> None:
+    """A reference's hours, each within what its docstring says; and its pieces are small records."""
+    state = wide(partitions, REFERENCE_HOURS + 100)
+    assert state.hours == REFERENCE_HOURS
+    pieces = [len(state.dump_hours(bucket)) for bucket in range(HOUR_BUCKETS)]
+    most = 20 * 12 * BINS + 20 * SCORE_BINS + 100
+    assert REFERENCE_HOURS * most * 0.8 < sum(pieces) < REFERENCE_HOURS * most
+    assert max(pieces) <= 5 * most
+
+
+def test_a_partition_that_stands_still_holds_the_hours_for_a_day() -> None:
+    """Then it is left behind; what it tells later counts for the day, as long as that is needed."""
+    state = drift()
+    for hour in range(24):
+        state.take(told(hour, 0))
+    assert state.due() == []
+    for hour in range(24, 40):
+        state.take(told(hour, 0))
+    assert state.due() == [START + hour * HOUR for hour in range(16)]
+    for each in state.due():
+        state.go_on(state.evaluate(each)[0])
+    before = state.last_day().scores["champion:a"].sum()
+    state.take(state.wanted(told(15, 1)))
+    assert state.last_day().scores["champion:a"].sum() == before + 120
+    assert state.due() == []

@@ -19,7 +19,7 @@ from streams.stages.merge_state import BY_NAME, MergeState, MergeStep
 from streams.stages.merge_state import encode_step as encode_merge_step
 from streams.stages.observe_core import ObserveCore, by_role
 from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
-from streams.stages.shape_parts import pack
+from streams.stages.shape_parts import pack, unpack
 from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START
 from tests.streams.observed import MODELS, PARTITIONS, THRESHOLD, actions, made_up, messages, outcomes
@@ -154,6 +154,24 @@ def test_shapes_are_those_of_the_rows_of_an_hour() -> None:
     state.watermarks = dict.fromkeys(range(PARTITIONS), START + 4 * HOUR)
     assert [hour for hour, _ in CORE.shapes_told(state, ObserveStep(), 0).shapes] == [START + 2 * HOUR]
     assert state.tallies[HOURS][START]["transactions"] > int(chosen.sum())
+
+
+def test_shapes_do_not_depend_on_how_far_apart_score_partitions_are() -> None:
+    """Within a day of each other, as in a fast replay, nothing is lost."""
+    rows = made_up(1500, 8, hours=20)
+    in_turn = messages(rows, 8)
+    found = []
+    for sent in (in_turn, sorted(in_turn, key=lambda each: each.meta_int("score_partition"))):
+        state = ObserveState(PARTITIONS)
+        shapes = []
+        for each in sent:
+            observe(state, [each])
+            shapes += CORE.shapes_told(state, ObserveStep(), 0).shapes
+        found.append([(hour, unpack(shape)) for hour, shape in shapes])
+    assert [hour for hour, _ in found[0]] == [START + hour * HOUR for hour in range(18)]
+    assert [(hour, pack(shape)) for hour, shape in found[0]] == [
+        (hour, pack(shape)) for hour, shape in found[1]
+    ]
 
 
 def test_inputs_may_come_in_any_order() -> None:
