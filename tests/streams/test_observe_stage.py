@@ -132,7 +132,10 @@ def history(stage: Stage, hours: int, per_hour: int) -> npt.NDArray[np.int64]:
 
 
 def test_a_fast_replay_writes_no_large_record() -> None:
-    """Ten days of four partitions at once: everything counts, in many small records."""
+    """Ten days of four partitions at once: everything counts, in many small records.
+
+    The gauges show the last day of the history, and no minutes of it.
+    """
     replayed = Stage(load(overrides={"topics.partitions": 4}, environ={}))
     times = history(replayed, 240, 80)
     for partition in range(4):
@@ -152,3 +155,7 @@ def test_a_fast_replay_writes_no_large_record() -> None:
         for day in range(1, 10)
     }
     assert {end: days.get(end) for end in expected} == expected
+    shown = replayed.context.metrics.window_transactions
+    newest = max(state.watermarks.values()) // HOUR * HOUR + HOUR
+    assert shown.value("24h") == (times >= newest - DAY).sum()
+    assert shown.value("1h") == shown.value("1m") == 0
