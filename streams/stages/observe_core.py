@@ -106,9 +106,13 @@ class ObserveCore:
         if len(rows):
             rows = rows.take(state.seen.unseen(str(source), rows.ints("offset")))
         if len(rows):
-            rows = Columns(rows.meta, rows.arrays | {"counts": _counts(state, rows)}, rows.strings)
+            times = slot_times(rows)
+            lively = live(rows, times)
+            counts = _counts(state, times, lively)
+            rows = Columns(rows.meta, rows.arrays | {"counts": counts}, rows.strings)
             change.seen[str(source)] = rows.meta_int("settled"), rows.ints("offset").tobytes()
-            self._alerts(state, change, rows)
+            if rows.bools("alert").any():
+                self._alerts(state, change, rows, times, lively)
         if state.watermark == NEVER < watermark:
             # They came before anything told the time.
             acted = dict(change.waiting)
@@ -177,9 +181,10 @@ class ObserveCore:
         """Let go of what is too old, or too much; after everything has been told."""
         _commit(state, step, state.aged())
 
-    def _alerts(self, state: ObserveState, change: ObserveStep, rows: Columns) -> None:
-        lively = live(rows)
-        names, times = [name for _, name in roles(rows)[1:]], slot_times(rows)
+    def _alerts(
+        self, state: ObserveState, change: ObserveStep, rows: Columns, times: Ints, lively: Bools
+    ) -> None:
+        names = [name for _, name in roles(rows)[1:]]
         decided = [(arm, name, which) for arm, (name, which) in arms(rows).items()]
         for index in np.flatnonzero(rows.bools("alert")).tolist():
             transaction = rows.strings["transaction_id"][index]
@@ -206,15 +211,18 @@ class ObserveCore:
                 _act(state, change, transaction, alert, waiting.actions)
 
 
-def _counts(state: ObserveState, rows: Columns) -> npt.NDArray[np.uint8]:
+def _counts(state: ObserveState, times: Ints, lively: Bools) -> npt.NDArray[np.uint8]:
     """What each row counts in by what was known before it: a message may go further than slots are kept."""
-    times = slot_times(rows)
-    minutes, hours = (times // SLOT_MS[kind] * SLOT_MS[kind] for kind in (MINUTES, HOURS))
-    counts = np.zeros(len(rows), dtype=np.uint8)
-    counts[hours >= state.oldest(HOURS)] |= IN_HOUR
-    counts[(minutes >= state.oldest(MINUTES)) & live(rows)] |= IN_MINUTE
-    counts[hours > state.shapes_over] |= IN_SHAPE
-    return counts
+    in_hour = times >= _first_slot(state, HOURS)
+    in_minute = (times >= _first_slot(state, MINUTES)) & lively
+    in_shape = times >= state.shapes_over + SLOT_MS[HOURS]
+    counts: npt.NDArray[np.int64] = in_hour * IN_HOUR + in_minute * IN_MINUTE + in_shape * IN_SHAPE
+    return counts.astype(np.uint8)
+
+
+def _first_slot(state: ObserveState, kind: str) -> int:
+    """Start of the first slot of that kind that is kept as a whole."""
+    return -(-state.oldest(kind) // SLOT_MS[kind]) * SLOT_MS[kind]
 
 
 def shapes(rows: Columns) -> dict[int, PackedShape]:
@@ -237,9 +245,9 @@ def shapes(rows: Columns) -> dict[int, PackedShape]:
     return found
 
 
-def live(rows: Columns) -> Bools:
+def live(rows: Columns, times: Ints) -> Bools:
     """Rows that came soon after where they are counted, by the Kafka timestamp of the transaction."""
-    return rows.ints("record_time") - slot_times(rows) <= LIVE_WITHIN
+    return rows.ints("record_time") - times <= LIVE_WITHIN
 
 
 def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
