@@ -127,10 +127,7 @@ class _Known:
     def of(cls, shape: Shape, features: int) -> _Known:
         counts = shape.features[0].reshape(features, BINS)
         labels = np.stack([labels_of(each) for each in counts]) + np.arange(features)[:, None] * GROUPS
-        seen = counts > 0
-        inside = (
-            np.logical_or.accumulate(seen, axis=1) & np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
-        )
+        seen, inside = counts > 0, _inside(counts)
         sums = shape.features[1].reshape(features, BINS)
         mean = sums.sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
         logits = np.where(seen, sums / np.maximum(counts, 1), mean) / 1000.0
@@ -157,10 +154,14 @@ def build_reference(features: tuple[str, ...], start: int, end: int, hours: Sequ
     reference = Reference(champion_of(hours[0]), start, end, features, whole)
     roles = sorted(role for role in whole.scores if all(role in each.scores for each in hours))
     figures = (3 * len(features) + len(roles)) * len(WINDOWS)
-    by_feature = [np.array([each.of_feature(number) for each in hours]) for number in range(len(features))]
+    # Bins without rows in any hour say nothing here.
+    by_feature = [
+        np.array([each.of_feature(number) for each in hours])[:, whole.of_feature(number) > 0]
+        for number in range(len(features))
+    ]
     for window, length in WINDOWS.items():
         reference.limits[window] = [
-            limit(_daily(np.array(grouped(each.sum(axis=0), *each)[1:]), length, _distance), figures)
+            limit(_daily(np.array(grouped(each.sum(axis=0), *each)[1:]), length, _divergences), figures)
             for each in by_feature
         ]
         for name, shares in (("outside", _outside), ("unseen", _unseen)):
@@ -168,7 +169,7 @@ def build_reference(features: tuple[str, ...], start: int, end: int, hours: Sequ
                 max(_STRANGE, limit(_daily(each, length, shares), figures)) for each in by_feature
             ]
         reference.score_limits[window] = {
-            role: limit(_daily(_in_score_groups(whole, hours, role), length, _distance), figures)
+            role: limit(_daily(_in_score_groups(whole, hours, role), length, _divergences), figures)
             for role in roles
         }
     return reference
@@ -178,38 +179,44 @@ def _in_score_groups(whole: Shape, hours: Sequence[Shape], role: str) -> Ints:
     return np.array(grouped(whole.scores[role], *(each.scores[role] for each in hours))[1:])
 
 
-def _daily(hours: Ints, length: int, figure: Callable[[Ints, Ints], float]) -> list[float]:
+def _daily(hours: Ints, length: int, figure: Callable[[Ints, Ints], Floats]) -> list[float]:
     """Of every day, the largest figure of a window of that many hours and of all the others together.
 
     Args:
         hours: rows by bin, i64[hours, bins].
+        figure: of the others and of the window, each i64[windows, bins].
     """
-    total, sums = hours.sum(axis=0), np.concatenate([hours[:1] * 0, np.cumsum(hours, axis=0)])
-    days: dict[int, float] = {}
-    for stop in range(length, len(hours) + 1):
-        window = sums[stop] - sums[stop - length]
-        rest = total - window
-        if window.sum() >= FEWEST_ROWS and rest.sum():
-            day = (stop - length) // 24
-            days[day] = max(days.get(day, 0.0), figure(rest, window))
-    return list(days.values())
+    sums = np.concatenate([hours[:1] * 0, np.cumsum(hours, axis=0)])
+    windows = sums[length:] - sums[:-length]
+    rest = sums[-1] - windows
+    usable = np.flatnonzero((windows.sum(axis=1) >= FEWEST_ROWS) & (rest.sum(axis=1) > 0))
+    if not len(usable):
+        return []
+    values, days = figure(rest[usable], windows[usable]), usable // 24
+    return [float(values[days == day].max()) for day in np.unique(days)]
 
 
-def _distance(rest: Ints, window: Ints) -> float:
-    return js(rest, window)
+def _inside(counts: Ints) -> Bools:
+    """By row, the bins between the first and the last that have rows."""
+    seen = counts > 0
+    ends = np.logical_or.accumulate(seen, axis=1), np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
+    inside: Bools = ends[0] & ends[1]
+    return inside
 
 
-def _outside(rest: Ints, window: Ints) -> float:
+def _outside(rest: Ints, windows: Ints) -> Floats:
     """Share of rows outside of the range of the rest; of one more row, for none says nothing of the next."""
-    known = np.flatnonzero(rest)
-    return float((window[: known[0]].sum() + window[known[-1] + 1 :].sum() + 1) / window.sum())
+    return _share(windows, ~_inside(rest))
 
 
-def _unseen(rest: Ints, window: Ints) -> float:
+def _unseen(rest: Ints, windows: Ints) -> Floats:
     """Share of rows in bins within the range of the rest where that has none, of one more row."""
-    known = np.flatnonzero(rest)
-    inside = slice(known[0], known[-1] + 1)
-    return float((window[inside][rest[inside] == 0].sum() + 1) / window.sum())
+    return _share(windows, _inside(rest) & (rest == 0))
+
+
+def _share(windows: Ints, strange: Bools) -> Floats:
+    shares: Floats = ((windows * strange).sum(axis=1) + 1) / windows.sum(axis=1)
+    return shares
 
 
 def distances(reference: Reference, window: str, recent: Shape) -> list[Distance]:
@@ -275,10 +282,16 @@ def by_row(expected: Ints, actual: Ints) -> tuple[Floats, Floats, Floats]:
     smooth = [(each + 0.5) / (each + 0.5).sum(axis=1, keepdims=True) for each in (expected, actual)]
     indices = ((smooth[1] - smooth[0]) * np.log(smooth[1] / smooth[0])).sum(axis=1)
     p, q = (each / each.sum(axis=1, keepdims=True) for each in (expected, actual))
+    return indices, _divergences(expected, actual), np.abs(np.cumsum(p - q, axis=1)).max(axis=1)
+
+
+def _divergences(expected: Ints, actual: Ints) -> Floats:
+    """Jensen-Shannon divergences, row by row."""
+    p, q = (each / each.sum(axis=1, keepdims=True) for each in (expected, actual))
     middle = (p + q) / 2
     logs = [np.log2(np.divide(each, middle, out=np.ones_like(each), where=each > 0)) for each in (p, q)]
-    divergences = np.maximum((p * logs[0] + q * logs[1]).sum(axis=1) / 2, 0.0)
-    return indices, divergences, np.abs(np.cumsum(p - q, axis=1)).max(axis=1)
+    divergences: Floats = np.maximum((p * logs[0] + q * logs[1]).sum(axis=1) / 2, 0.0)
+    return divergences
 
 
 def _reason(

@@ -7,6 +7,7 @@ end of a prediction interval for one more day, the logarithms taken as normal wi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -36,6 +37,7 @@ def t_probability(t: float, degrees: int) -> float:
     return (1 + inside) / 2
 
 
+@functools.lru_cache(maxsize=256)
 def t_quantile(probability: float, degrees: int) -> float:
     """The value that Student's distribution stays below with this probability, above one half."""
     low, high = 0.0, 1.0
