@@ -1,8 +1,8 @@
 """Which rows of a source have come before: what a score stage sends again after a crash counts once.
 
 A message of scored rows says in `settled` up to which offset of the card partition all rows of its score
-partition stand in messages before it and in the saved state of the score stage: none of those comes as a new
-one. So only the offsets beyond have to be remembered, those of about one message a source.
+partition stand in messages before it: none of those comes as a new one, whatever the score stage sends again.
+So only the offsets beyond have to be remembered, those of about one message a source.
 """
 
 from __future__ import annotations
