@@ -44,10 +44,10 @@ class ScoreSketch:
         known = np.isfinite(score)
         truth, score = truth[known], score[known]
         index = logit_bins(score)
-        frauds = np.bincount(index[truth], minlength=BINS)
-        self.counts[0] += sign * (np.bincount(index, minlength=BINS) - frauds)
-        self.counts[1] += sign * frauds
-        self.counts[2] += sign * np.bincount(index, np.round(score * _UNIT), BINS).astype(np.int64)
+        # Not by counting all bins: most updates have few rows.
+        np.add.at(self.counts[0], index[~truth], sign)
+        np.add.at(self.counts[1], index[truth], sign)
+        np.add.at(self.counts[2], index, sign * np.round(score * _UNIT).astype(np.int64))
 
     def merge(self, other: ScoreSketch) -> None:
         self.counts += other.counts
