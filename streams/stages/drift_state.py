@@ -158,6 +158,10 @@ class DriftState:
         oldest = hour - (needed - 1) * HOUR
         return Evaluated(hour, first, model, since, sorted(alarms.raised), oldest, fresh), record
 
+    def found_last(self) -> dict[str, Any] | None:
+        """The record of the last hour evaluated, without new alarms; None while there is no reference."""
+        return self.evaluate(self._now.hour)[1] if self._now.hour > NEVER else None
+
     def go_on(self, evaluated: Evaluated) -> None:
         """The hour has been evaluated, with that result."""
         self._now, self._day = msgspec.structs.replace(evaluated, reference=None), None

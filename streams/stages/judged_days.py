@@ -88,6 +88,10 @@ class JudgedDays:
             "raised": [{"kind": kind, "name": name} for kind, name in sorted(changed)],
         }
 
+    def found_last(self, quality: Mapping[int, Mapping[str, DayQuality]]) -> dict[str, Any] | None:
+        """The record of the last day evaluated, without new alarms; None before the first."""
+        return self.evaluate(self._evaluated, quality)[1] if self._evaluated > NEVER else None
+
     def go_on(self, judged: DayJudged) -> None:
         """The day has been evaluated, with that result."""
         self._evaluated, self._raised = judged.day, set(judged.raised)

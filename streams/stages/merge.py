@@ -61,6 +61,14 @@ class MergeWork:
         for source in ("observe-parts", "outcomes"):
             applied = {self._partition: self.state.positions.get(source, 0)}
             await require_applied(self._context, source, applied)
+        self.show_restored()
+
+    def show_restored(self) -> None:
+        """Show what another worker has found last, until there is more: an alarm that is on stays on."""
+        if (hour := self.state.drift.found_last()) is not None:
+            self._gauges.drift(hour)
+        if (day := self.state.days.found_last(self.state.quality)) is not None:
+            self._gauges.day(day)
 
     async def close(self) -> None:
         """Another worker shows the figures from now on."""

@@ -97,6 +97,7 @@ class Stage:
         gates = cast(GateWatch, NoGates())
         self.merge = MergeWork(0, self.context, cast(Changelog, None), gates)
         self.merge_log.take_over(self.merge.state)
+        self.merge.show_restored()
         for topic in ("observe-parts", "outcomes"):
             self._read[topic, 0] = self.merge.state.positions.get(topic, 0)
 

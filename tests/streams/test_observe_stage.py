@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import numpy as np
@@ -103,6 +104,27 @@ def test_restarts_change_nothing_that_is_published(monkeypatch: pytest.MonkeyPat
     days = [json.loads(value) for key, value in expected.items() if key.startswith(b"quality/")]
     assert any(record["alarms"] for record in days)
     assert found == expected
+    shown, counted = gauges(straight), straight.context.metrics.drift_alarms.value("out_of_range")
+    assert shown["fraud_drift_raised"]
+    assert shown["fraud_concept_raised"]
+    asyncio.run(straight.merge.close())
+    assert gauges(straight)["fraud_drift_raised"] == {}
+    straight.restart_merge()
+    assert gauges(straight) == shown
+    assert straight.context.metrics.drift_alarms.value("out_of_range") == counted
+
+
+def gauges(stage: Stage) -> dict[str, dict[str, float]]:
+    """What is shown of drift and of judged days."""
+    metrics = stage.context.metrics
+    shown = (
+        metrics.drift_raised, metrics.feature_drift, metrics.score_drift, metrics.concept_raised,
+        metrics.base_rate, metrics.label_coverage,
+    )  # fmt: skip
+    return {
+        each.definition.name: {str(sample.labels): sample.value for sample in each.collect().samples}
+        for each in shown
+    }
 
 
 #: What no record of a changelog, nor of the topic of parts, may reach; the broker takes 12 MiB.
