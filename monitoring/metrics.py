@@ -103,7 +103,7 @@ METRICS: tuple[Definition, ...] = (
         "p99 above 0.1.",
         buckets=END_TO_END_SECONDS),
     Definition("fraud_stage_duration_seconds", "histogram", "seconds",
-        "Time a stage took for the batch of a partition, sends and saved state included.",
+        "Time a stage took for the batch of a partition, sends included.",
         "p99 above 1.",
         labels=("stage",), children=_each(STAGES), buckets=STAGE_SECONDS, limit=8),
     Definition("fraud_batch_records", "histogram", "records",
