@@ -1,8 +1,8 @@
 """The frozen form in which a model travels from the learn stage to the score stage.
 
 One JSON document: a header, and the scorer's arrays as zlib-compressed little-endian bytes in base64. Nothing
-in it can run code. ``decode`` believes nothing: digest, sizes, dtypes, shapes, finite values, structure, and
-that a score takes a bounded number of steps, and that the scorer gives the expected scores for the golden rows.
+in it can run code. ``decode`` believes nothing: digest, sizes, dtypes, shapes, finite values, structure, that
+a score takes a bounded number of steps, and that the scorer gives the expected scores for the golden rows.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def header_int(header: Header, name: str) -> int:
     :raises ScorerArraysError: missing or of another type.
     """
     value = header.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or not abs(value) < 2**31:
+    if isinstance(value, bool) or not isinstance(value, int):
         raise ScorerArraysError(f"header field {name!r} must be an integer, not {value!r}")
     return value
 

@@ -1,8 +1,8 @@
 """Models moved while a pair of workers scores thousands of transactions a second: judged from outside.
 
-A foreign client publishes for as long as the moves take, at `RATE` a second as far as the workers keep up; the
-rate that was reached is printed (`-s`, or `-rP`). Which model must have scored what is worked out from the
-records on the topics and docs/records.md.
+A foreign client publishes for as long as the moves take, at `RATE` a second as far as the workers keep up;
+the rate that was reached is printed (`-s`, or `-rP`). Which model must have scored what is worked out
+from the records on the topics and docs/records.md.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import xxhash
 from confluent_kafka import Producer
@@ -66,6 +67,7 @@ windows = ["24h"]
 aggregates = ["count"]
 risk = { delay = "2d", windows = ["7d"] }
 """
+SCORED_AT = re.compile(rb'"scored_at":\d+,')
 Model = tuple[str, int]
 SWAPPED: list[Model] = [("logistic", 1), ("binned", 1), ("logistic", 2), ("binned", 2)]
 
@@ -83,7 +85,7 @@ class Adopted:
     at: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Scores:
     """The score records of a transaction."""
 
@@ -115,7 +117,9 @@ class Run:
 
     def reached(self, move: int) -> bool:
         """Whether every partition uses that move, or a later one."""
-        return len(self.adopted) == PARTITIONS and all(each[-1].move >= move for each in self.adopted.values())
+        return len(self.adopted) == PARTITIONS and all(
+            each[-1].move >= move for each in self.adopted.values()
+        )
 
     def took(self, move: int) -> dict[int, int]:
         """Epoch ms at which each partition took the move over."""
@@ -184,20 +188,34 @@ def swap(run: Run, deployment: Deployment, metrics: Tail, models: list[Model]) -
         until(everywhere, seconds=30, what=f"move {number} in use on every partition")
 
 
+class Record(msgspec.Struct):
+    """What is looked at of a score."""
+
+    transaction_id: str
+    card_id: str
+    terminal_id: str
+    arm: str
+    model: dict[str, Any]
+    shadows: list[dict[str, Any]]
+
+
+class Published(msgspec.Struct):
+    transaction_id: str
+
+
 def take_score(run: Run, message: Any) -> None:
-    record = json.loads(message.value())
-    del record["scored_at"]
-    content = xxhash.xxh3_128_digest(json.dumps(record).encode())
-    known = run.scores.get(record["transaction_id"])
+    content = xxhash.xxh3_128_digest(SCORED_AT.sub(b"", message.value()))
+    record = msgspec.json.decode(message.value(), type=Record)
+    known = run.scores.get(record.transaction_id)
     if known is not None:
         known.contents.append(content)
         return
-    run.scores[record["transaction_id"]] = Scores(
-        record["card_id"],
-        (xxhash.xxh3_64_intdigest(record["terminal_id"].encode()) >> 32) % PARTITIONS,
-        record["arm"],
-        version(record["model"]),
-        [version(each) for each in record["shadows"]],
+    run.scores[record.transaction_id] = Scores(
+        record.card_id,
+        (xxhash.xxh3_64_intdigest(record.terminal_id.encode()) >> 32) % PARTITIONS,
+        record.arm,
+        version(record.model),
+        [version(each) for each in record.shadows],
         [content],
     )
 
@@ -275,8 +293,8 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         transactions, count = tail("transactions", PARTITIONS), 0
         while count < run.published:
             for message in transactions.read():
-                name, count = json.loads(message.value())["transaction_id"], count + 1
-                run.scores[name].place = message.partition(), message.offset()
+                published, count = msgspec.json.decode(message.value(), type=Published), count + 1
+                run.scores[published.transaction_id].place = message.partition(), message.offset()
         print(f"\n{load.published} transactions at {load.rate:.0f} a second, of {RATE} asked for")
         yield run
     finally:
