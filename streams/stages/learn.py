@@ -61,7 +61,7 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
         spec_digest=spec_digest,
         min_outcomes=settings.models.min_outcomes,
         min_frauds=settings.models.min_frauds,
-        most_verdicts=settings.labels.daily,
+        most_verdicts={str(origin): most for origin, most in settings.labels.daily.items()},
     )
 
 
