@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 CARDS, TERMINALS = 2000, 400
-DAY = 86_400_000
 
 
 def transaction(number: int, card: int, terminal: int, moment: int, amount: int) -> bytes:
@@ -28,43 +27,14 @@ def transaction(number: int, card: int, terminal: int, moment: int, amount: int)
     ).encode()
 
 
-def label(number: int, card: str, fraud: bool, at: int) -> bytes:
-    said = {"transaction_id": f"tx-{number}", "card_id": card, "fraud": fraud, "source": "chargeback"}
-    return json.dumps(said | {"labelled_at": at}).encode()
-
-
-def history(count: int, until: int, days: int, delay: int) -> Iterator[tuple[str, str, bytes]]:
-    """`count` transactions of the days before `until` (epoch ms) with the labels on them, `delay` ms later:
-    topic, key and value in the order of time. At the end every card has a label, so that none is waited for.
-    """
-    random = np.random.default_rng(3)
-    moments = np.sort(random.integers(until - days * DAY, until, count)).tolist()
-    events = []
-    last: dict[str, int] = {}
-    for number, moment in enumerate(moments):
-        card, terminal = int(random.integers(60)), int(random.integers(40))
-        key = f"card-{card}"
-        value = transaction(number, card, terminal, moment, int(random.integers(100, 90_000)))
-        events.append((moment, "transactions", key, value))
-        if random.random() < (0.5 if terminal < 3 else 0.01) and moment + delay <= until:
-            events.append((moment + delay, "labels", key, label(number, key, True, moment + delay)))
-        last[key] = number
-    events += [(until, "labels", key, label(number, key, False, until)) for key, number in last.items()]
-    for _, topic, key, value in sorted(events, key=lambda each: each[:2]):
-        yield topic, key, value
-
-
 class Load:
     """Publishes numbered transactions of now, `rate` a second, until it is told to stop.
 
     Args:
         scored: how many transactions have been scored; publishing pauses while `ahead` are not.
-        first: number of the first one.
     """
 
-    def __init__(
-        self, broker: str, topic: str, *, rate: int, ahead: int, scored: Callable[[], int], first: int
-    ) -> None:
+    def __init__(self, broker: str, topic: str, *, rate: int, ahead: int, scored: Callable[[], int]) -> None:
         self._producer = Producer(
             {"bootstrap.servers": broker, "linger.ms": 5, "partitioner": "murmur2_random"}
         )
@@ -72,7 +42,6 @@ class Load:
         self._rate = rate
         self._ahead = ahead
         self._scored = scored
-        self._first = first
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._failures: list[object] = []
@@ -118,7 +87,7 @@ class Load:
         terminals = random.integers(0, TERMINALS, count).tolist()
         amounts = random.integers(100, 90_000, count).tolist()
         for card, terminal, amount in zip(cards, terminals, amounts, strict=True):
-            value = transaction(self._first + self.published, card, terminal, now, amount)
+            value = transaction(self.published, card, terminal, now, amount)
             key = f"card-{card}".encode()
             self._producer.produce(self._topic, value, key, on_delivery=self._delivered)
             self.published += 1

@@ -13,19 +13,25 @@ import json
 import re
 import time
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import xxhash
 from confluent_kafka import Producer
 
+from models.learners.logistic import LogisticLearner
+from models.snapshot import encode, make
+from streams.feature_settings import feature_spec
+from streams.settings import load as load_settings
 from tests.e2e.harness import PARTITIONS, Deployment, until
-from tests.e2e.load import DAY, Follower, Load, Tail, history
+from tests.e2e.load import Follower, Load, Tail
 from tests.e2e.test_moves import in_canary
 
 pytestmark = [pytest.mark.broker, pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -34,22 +40,12 @@ RATE = 5000
 #: Published and not scored yet at most: so long after the last one all must be scored.
 AHEAD = 20_000
 SWAPS = 100
-WARM_UP = 4000
 KEY = b"0123456789abcdef0123456789abcdef"
 SETTINGS = """
-[alignment]
-idle_after = "3s"
-[labels]
-maturity = "2d"
-[time]
-watermark_jump = "2d"
 [models]
 champion = { name = "binned", kind = "binned_logistic" }
 shadows = [{ name = "logistic", kind = "logistic" }]
 signing_key_file = "KEY"
-publish_every = "12h"
-min_outcomes = 0
-min_frauds = 0
 [gates]
 abort = false
 rollback = false
@@ -188,6 +184,19 @@ def swap(run: Run, deployment: Deployment, metrics: Tail, models: list[Model]) -
         until(everywhere, seconds=30, what=f"move {number} in use on every partition")
 
 
+def publish_versions(deployment: Deployment, config: Path) -> None:
+    """Two versions of each model, as a learn stage would have given them; they differ in what they score."""
+    spec = feature_spec(load_settings(config, environ={}))
+    producer = Producer({"bootstrap.servers": deployment.broker})
+    for seed, (name, number) in enumerate(SWAPPED):
+        random, learner = np.random.default_rng(seed), LogisticLearner(spec.names)
+        for row in random.random((300, len(spec.names))):
+            learner.learn(row, bool(row[0] > 0.9))
+        made = make(learner.freeze(), name=name, version=number, spec_digest=spec.digest)
+        producer.produce(deployment.topic("models"), encode(made, KEY), f"{name}/{number}".encode())
+    assert producer.flush(30) == 0
+
+
 class Record(msgspec.Struct):
     """What is looked at of a score."""
 
@@ -231,21 +240,16 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         tails.append(Tail(broker, deployment.topic(topic), partitions))
         return tails[-1]
 
-    metrics, models, control = tail("metrics", 1), tail("models", 1), tail("control", 1)
+    metrics, control = tail("metrics", 1), tail("control", 1)
     scores = Follower(tail("scores", PARTITIONS), partial(take_score, run))
     load = Load(
         broker, deployment.topic("transactions"), rate=RATE, ahead=AHEAD,
-        scored=lambda: len(run.scores) - WARM_UP, first=WARM_UP,
+        scored=lambda: len(run.scores),
     )  # fmt: skip
 
     def scored(count: int) -> bool:
         scores.check()
         return len(run.scores) >= count
-
-    begun = time.monotonic()
-
-    def phase(name: str) -> None:
-        print(f"{time.monotonic() - begun:5.0f} s {name}")
 
     def move(name: str, *arguments: str) -> None:
         run.began[name], began = time.time_ns() // 1_000_000, time.monotonic()
@@ -254,37 +258,21 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         run.made[name] = json.loads(done)
 
     try:
-        for _ in range(2):
-            deployment.start()
-        sent = 0
-        for topic, key, value in history(WARM_UP, time.time_ns() // 1_000_000 - 1000, 8, 2 * DAY):
-            deployment.publish(topic, [(key, value)])
-            sent += topic == "transactions"
-            # A burst of more days than labels take to mature is not what is tried here.
-            until(partial(scored, sent - WARM_UP // 8), seconds=60, what=f"{sent} transactions scored")
-        deployment.flush()
-        known: Counter[str] = Counter()
-
-        def taught() -> bool:
-            known.update(message.key().decode().partition("/")[0] for message in models.read())
-            return scored(WARM_UP) and min(known["binned"], known["logistic"]) >= 2
-
-        until(taught, seconds=90, what="two versions of both models, and all scored")
-        phase("taught")
+        for worker in [deployment.start(wait=False) for _ in range(2)]:
+            until(partial(getattr, worker, "ready"), seconds=90, what=f"the worker ready:\n{worker.log()}")
+        publish_versions(deployment, directory / "settings.toml")
         load.start()
+        until(lambda: scored(1), seconds=60, what="a score")
         move("canary 10", "canary", "logistic/2", "--percent", "10", "--force")
         move("canary 25", "canary", "logistic/2", "--percent", "25", "--force")
         move("canary 50", "canary", "logistic/2", "--percent", "50", "--force")
         move("promote", "promote", "logistic/2", "--force")
         move("rollback", "rollback")
-        phase("swap")
         swap(run, deployment, metrics, SWAPPED)
-        phase("swapped")
         load.stop()
-        run.published = WARM_UP + load.published
+        run.published = load.published
         until(lambda: scored(run.published), seconds=60, what=f"{run.published} transactions scored")
         run.history = json.loads(deployment.command("models", "history", "--json"))
-        phase("scored")
         follow(run, metrics)
         while len(run.events_at) < len(run.history):
             for message in control.read():

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.broker
 
 
 def test_card_only_with_anonymous_attributes_runs_as_documented(broker: str, tmp_path: Path) -> None:
-    """Two workers score what `replay` publishes by the mapping, with the features of `backtest` to the bit."""
+    """Two workers score what `replay` publishes by the mapping, with the features of `backtest`."""
     mapping, features = (block.split("```")[0] for block in DOCUMENT.read_text().split("```toml\n")[1:])
     (tmp_path / "payments.toml").write_text(mapping)
     history = payments(tmp_path / "payments.csv")
