@@ -19,7 +19,7 @@ import numpy as np
 from models.learners import checkpoint
 from streams.errors import StateMismatch
 from streams.sections import Models
-from streams.stages.learn_core import MATURED, VERDICT, LearnState, Waiting
+from streams.stages.learn_core import MATURED, LearnState, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class _Saved(msgspec.Struct):
     seen: dict[int, bool]
     judged: dict[int, bool]
     learners: dict[str, bytes]
+    verdicts: dict[int, dict[str, int]] = {}
 
 
 class LearnCheckpoint:
@@ -110,6 +111,7 @@ class LearnCheckpoint:
                 seen=state.seen,
                 judged=state.judged,
                 learners={name: checkpoint.dump(learner) for name, learner in state.learners.items()},
+                verdicts=state.floods.counts,
             )
         )
         return checkpoint.seal(document, self._key)
@@ -139,6 +141,7 @@ class LearnCheckpoint:
         state.watermarks |= saved.watermarks
         state.clock, state.published_at = saved.clock, saved.published_at
         state.arrived, state.seen, state.judged = saved.arrived, saved.seen, saved.judged
+        state.floods.counts = saved.verdicts
         for name in self._kept(saved):
             try:
                 state.learners[name] = checkpoint.load(saved.learners[name])
@@ -176,7 +179,8 @@ def _waiting(state: LearnState, waiting: list[Waiting]) -> list[Waiting]:
     ).tolist()
     kept = []
     for item, mask in zip(waiting, wanted, strict=True):
-        if state.apart if item.kind == MATURED else mask or (state.apart and item.kind == VERDICT):
+        alert = item.feedback_weight > 0.0
+        if state.apart if item.kind == MATURED else mask or (state.apart and alert):
             kept.append(item._replace(wanted=mask))
     heapq.heapify(kept)
     return kept

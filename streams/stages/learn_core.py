@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import heapq
 import platform
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import river
 
+from models.label_floods import LabelFloods
 from models.learners.base import DriftEvent, Learner
 from models.outcome_weights import feedback_weights, outcome_weights
 from models.sampling import keep_mask
 from models.snapshot import Snapshot, make
+from monitoring.metrics import bounded_source
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
@@ -77,6 +79,7 @@ class LearnRules:
             learned more. A genuine outcome counts for all those that a model's sampling has it stand for.
         min_frauds: the same for frauds.
         maturity_ms: event time after which a transaction has matured.
+        most_verdicts: on the transactions of a day, by `source`, `terminal` and `card`, that are learned.
     """
 
     publish_every_ms: int
@@ -84,6 +87,7 @@ class LearnRules:
     min_outcomes: int = 0
     min_frauds: int = 0
     maturity_ms: int = 0
+    most_verdicts: Mapping[str, int] = field(default_factory=dict)
 
     def suffices(self, learner: Learner) -> bool:
         """Whether the learner has learned enough for a version."""
@@ -137,6 +141,7 @@ class LearnState:
         self.judged: dict[int, bool] = {}
         #: the learners that learn verdicts apart, as a bit mask
         self.apart = sum(1 << position for position, learner in enumerate(learners.values()) if learner.apart)
+        self.floods = LabelFloods({})
 
     def observe(self, partition: int, watermark: int) -> int:
         """A label partition has seen the scoring watermark; returns how far all of them have."""
@@ -170,17 +175,16 @@ class LearnCore:
         known_at, matured_at = outcomes.ints("known_at"), outcomes.ints("event_time") + self.rules.maturity_ms
         alert, propensity = outcomes.bools("alert"), outcomes.floats("propensity")
         sources = outcomes.strings["source"]
-        weights = outcome_weights(
-            alert,
-            outcomes.bools("control"),
-            propensity,
-            np.array([source != MATURITY for source in sources], np.bool_),
-        )
+        said = np.array([source != MATURITY for source in sources], np.bool_)
+        within = self._within_bounds(state, outcomes)
+        weights = np.where(within, outcome_weights(alert, outcomes.bools("control"), propensity, said), 0.0)
         verdict = alert & np.array([source == ANALYST for source in sources], np.bool_)
         wanted = np.where(weights > 0.0, state.wants(transactions, fraud), 0)
         feedback = np.where(alert, feedback_weights(propensity), 0.0)
         features = np.ascontiguousarray(outcomes.floats("features"))
-        keep = np.flatnonzero((wanted != 0) | verdict & bool(state.apart)).tolist()
+        # A verdict, or what may correct one, whatever the sampling of delayed labels makes of it.
+        told = alert & said & within & bool(state.apart)
+        keep = np.flatnonzero((wanted != 0) | told).tolist()
         for index in keep:
             item = Waiting(
                 int(known_at[index]),
@@ -197,6 +201,21 @@ class LearnCore:
             heapq.heappush(state.waiting, item)
             state.arrived += 1
         return len(keep)
+
+    def _within_bounds(self, state: LearnState, outcomes: Columns) -> npt.NDArray[np.bool_]:
+        """Those that are not one verdict too many of their source, terminal or card."""
+        sources = outcomes.strings["source"]
+        said = np.array([source != MATURITY for source in sources], np.bool_)
+        if not (said.any() and self.rules.most_verdicts):
+            return np.ones(len(outcomes), np.bool_)
+        most = self.rules.most_verdicts
+        state.floods.most = {kind: most[kind] for kind in ("card", "terminal", "source") if kind in most}
+        origins = {
+            "card": outcomes.words("card").tolist(),
+            "terminal": outcomes.words("hop").tolist(),
+            "source": [bounded_source(source) for source in sources],
+        }
+        return state.floods.count(outcomes.ints("event_time"), said, origins)
 
     def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
         """Learn what has taken effect by `clock` (event time), publish at every step that it passes.

@@ -200,6 +200,29 @@ def test_sampling_is_of_delayed_labels_only() -> None:
     assert 20 < len(delayed) - 40 < 60
 
 
+def test_a_correction_is_told_whatever_the_sampling() -> None:
+    """An alert that was confirmed and turns out genuine is corrected, though no genuine one is sampled."""
+    apart = Apart(keep_one_in=1_000_000)
+    state = LearnState({"apart": apart})
+    CORE.take(state, outcomes([(5, 20, "analyst", True)]))
+    CORE.take(state, outcomes([(5, 60, "chargeback", False)]))
+    advance(state, 1000)
+    assert apart.told == [("feedback", 5, True, 1.0), ("feedback", 5, False, 1.0)]
+
+
+def test_a_flood_of_verdicts_is_told_as_far_as_it_is_learned() -> None:
+    """Verdicts beyond the bound on a source teach the learner of verdicts nothing, either."""
+    core = LearnCore(LearnRules(1000, "0" * 16, maturity_ms=MATURITY, most_verdicts={"source": 3}))
+    state, apart, plain = both()
+    rows = outcomes([(time, 20, "analyst", True) for time in range(1, 9)])
+    rows.arrays["card"] = rows.arrays["hop"] = np.ones(8, np.uint64)
+    core.take(state, rows)
+    for _ in core.advance(state, 1000):
+        pass
+    assert [what for what, *_ in apart.told] == ["feedback"] * 3 + ["delayed"] * 3
+    assert len(plain.learned) == 3
+
+
 def test_what_cannot_be_learned_is_refused_once_for_each_learner() -> None:
     """Features that are not finite stop nothing, as a verdict and as a delayed label."""
     state, _, _ = both()
