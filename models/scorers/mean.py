@@ -34,6 +34,11 @@ class MeanScorer:
         """Number of columns ``score`` expects."""
         return self.second.n_features
 
+    @property
+    def steps(self) -> int:
+        """Most steps for a row: those of both."""
+        return self.first.steps + self.second.steps
+
     def score(self, x: Floats) -> Floats:
         """Fraud probabilities f64[n] of f64[n, n_features]; ValueError on another shape or values not
         finite.

@@ -173,3 +173,9 @@ def test_a_mean_of_scorers_of_other_widths_is_refused() -> None:
     header, arrays = MeanScorer(one, other, 0.5).to_arrays()
     with pytest.raises(ScorerArraysError, match="6 features, the other 4"):
         MeanScorer.from_arrays(header, arrays)
+
+
+def test_a_score_takes_the_steps_of_both() -> None:
+    """So the bound on the time of a score holds for a mean as well."""
+    one, other = LogisticLearner(NAMES).freeze(), BinnedLearner(NAMES).freeze()
+    assert MeanScorer(one, other, 0.5).steps == one.steps + other.steps > one.steps
