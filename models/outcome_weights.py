@@ -29,3 +29,12 @@ def outcome_weights(alert: Bools, control: Bools, propensity: Floats, judged: Bo
     hidden = alert & ~control & (propensity < 1.0) & ~judged
     weight = np.where(control, 1.0 / np.maximum(propensity, 1.0 / MOST), 1.0)
     return np.where(hidden, 0.0, weight)
+
+
+def feedback_weights(propensity: Floats) -> Floats:
+    """The weight of verdicts among verdicts: 1 / propensity, so that a verdict on an alert that would hardly
+    have been left to analysts speaks for those that were not: f64[n].
+
+    :param propensity: chance of the alert to be treated as it was.
+    """
+    return 1.0 / np.maximum(propensity, 1.0 / MOST)

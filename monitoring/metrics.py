@@ -207,6 +207,10 @@ METRICS: tuple[Definition, ...] = (
         "Verdicts that nothing was learned from: more than `labels.daily` of one origin in a day.",
         "any increase: an origin floods the labels, or the bound is too low for it.",
         labels=("origin",), children=_each(LABEL_ORIGINS)),
+    Definition("fraud_labels_contradicting_total", "counter", "labels",
+        "Labels that say the opposite of what was known of their transaction, repeats included, by source.",
+        "rising for chargeback: analysts err, or disputes are reversed.",
+        labels=("source",), children=_each(LABEL_SOURCES)),
     Definition("fraud_alerts_released_total", "counter", "alerts",
         "Alerted rows given up before their maturity for labels.max_held; verdicts on them count then.",
         "any increase."),
@@ -412,6 +416,7 @@ class Metrics:
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
         self.labels = counter("fraud_labels_total")
         self.labels_flooded = counter("fraud_labels_flooded_total")
+        self.labels_contradicting = counter("fraud_labels_contradicting_total")
         self.alerts_released = counter("fraud_alerts_released_total")
         self.label_delay = histogram("fraud_label_delay_seconds")
         self.pending_labels = gauge("fraud_pending_labels")

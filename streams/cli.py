@@ -217,10 +217,10 @@ def backtest(
     scores: Path | None,
     as_json: bool,
 ) -> None:
-    """Score a history as if it were live, without a broker, and print AUC, AP and CP@100 of every model.
+    """Score a history as if it were live, without a broker; print AUC, AP and CP@100 by model and week.
 
-    FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields. Everything
-    before --from warms the windows and the models up.
+    FILES are CSV, Parquet or JSONL, in order; docs/histories.md says how columns become fields, and what the
+    figures and their intervals mean. Everything before --from warms the windows and the models up.
     """
     from streams.commands.progress import progress_bar
     from streams.contract.transaction_columns import between
@@ -240,7 +240,7 @@ def backtest(
         result = run.run(batches, advance)
     if scores is not None:
         backtest_report.write_scores(result, scores, id_column(files, mapping))
-    document = backtest_report.report(result, start, end)
+    document = backtest_report.report(result, start, end, delay)
     if not document["evaluated"]:
         times = result.event_time
         held = (

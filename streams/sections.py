@@ -202,6 +202,16 @@ class Drift(Section):
     """Frauds a learner has learned before it is watched, compared or takes over."""
 
 
+Option = bool | int | float | str
+
+
+def _read_option(value: object) -> object:
+    inner = value.values() if isinstance(value, dict) else [value]
+    if not all(isinstance(each, Option) for each in inner):
+        raise ValueError("an option is a number, text, true or false, or a table of these")
+    return value
+
+
 class Slot(Section):
     """A model by name, with the kind of its learner."""
 
@@ -211,8 +221,10 @@ class Slot(Section):
     """Learner in `models/learners/`."""
     negative_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of genuine outcomes that it learns; its scores are corrected for it."""
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Arguments of the learner."""
+    options: dict[str, Annotated[Option | dict[str, Option], BeforeValidator(_read_option)]] = Field(
+        default_factory=dict
+    )
+    """Arguments of the learner; a table is a learner within it, with its `kind` and arguments."""
     drift: Drift | None = None
     """Detection of concept drift and the reaction to it; without it the learner just goes on learning."""
 

@@ -58,6 +58,11 @@ class Learner(ABC):
     """Module it learns with that not every installation has; empty for none."""
     extra: ClassVar[str] = ""
     """The optional extra of the project that installs it."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Options that are learners of their own, each a table of a ``kind`` and its options."""
+    apart: bool = False
+    """Whether it learns verdicts of analysts on alerts apart: then they come to ``learn_feedback`` at once,
+    and to ``learn`` when their transaction has matured."""
 
     def __init__(self, names: Sequence[str], keep_one_in: int = 1) -> None:
         if not names or len(set(names)) != len(names):
@@ -90,6 +95,14 @@ class Learner(ABC):
         # The difference is halved so that two opposite extreme values cannot overflow it.
         self._reference += (x / 2 - self._reference / 2) * (2 * share / self._total_weight)
         self._recent.append(x.copy())
+
+    def learn_feedback(self, x: Floats, fraud: bool, weight: float = 1.0) -> None:
+        """Learn what an analyst said of an alert; only for a learner that learns verdicts ``apart``.
+
+        :param weight: the inverse of the alert's chance to be left to analysts.
+        :raises ValueError: as ``learn``.
+        """
+        raise NotImplementedError(f"{self.kind} does not learn verdicts apart")
 
     def score(self, x: Floats) -> float:
         """Probability of fraud of f64[k], by the library's own prediction; changes nothing.

@@ -88,6 +88,7 @@ class DriftAwareLearner(Learner):
     ) -> None:
         active = make()
         super().__init__(active.names, active.keep_one_in)
+        self.apart = active.apart
         if replace_when not in REPLACE_WHEN:
             raise ValueError(f"replace_when must be one of {', '.join(REPLACE_WHEN)}, not {replace_when!r}")
         if min_frauds < 1:
@@ -105,6 +106,14 @@ class DriftAwareLearner(Learner):
         self._counts = {"warnings": 0, "alarms": 0, "replacements": 0}
         self._events: list[DriftEvent] = []
 
+    def learn_feedback(self, x: Floats, fraud: bool, weight: float = 1.0) -> None:
+        """Both learners learn a verdict; drift is looked for in delayed outcomes, which are of the whole
+        stream.
+        """
+        if self._second is not None:
+            self._second.learn_feedback(x, fraud, weight)
+        self._active.learn_feedback(x, fraud, weight)
+
     def ready(self, seconds: float) -> bool:
         """Whether both learners can go on."""
         second = self._second
@@ -119,8 +128,9 @@ class DriftAwareLearner(Learner):
         return events
 
     def figures(self) -> dict[str, float]:
-        """Warnings, alarms (drift found) and replacements so far."""
-        return {f"drift_{name}": float(count) for name, count in self._counts.items()}
+        """Warnings, alarms (drift found) and replacements so far, beside those of the active learner."""
+        drift = {f"drift_{name}": float(count) for name, count in self._counts.items()}
+        return self._active.figures() | drift
 
     def _score(self, x: Floats) -> float:
         return self._active.score(x)

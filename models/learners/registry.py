@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from models.learners.base import Learner
-from models.learners.binned import BinnedLearner
-from models.learners.boosted import BoostedLearner
-from models.learners.forest import ForestLearner
-from models.learners.logistic import LogisticLearner
-from models.learners.tree import TreeLearner
+from models.learners.feedback_delayed import FeedbackDelayedLearner
+from models.learners.single import SINGLE
 
-LEARNERS: dict[str, type[Learner]] = {
-    LogisticLearner.kind: LogisticLearner,
-    BinnedLearner.kind: BinnedLearner,
-    BoostedLearner.kind: BoostedLearner,
-    ForestLearner.kind: ForestLearner,
-    TreeLearner.kind: TreeLearner,
-}
+LEARNERS: dict[str, type[Learner]] = {**SINGLE, FeedbackDelayedLearner.kind: FeedbackDelayedLearner}

@@ -217,6 +217,12 @@ FUNNEL = Dashboard(
                     stacked=True,
                 ),
                 Panel(
+                    "Contradicting labels",
+                    "Labels per second that say the opposite of what was known. Bad: chargeback rising.",
+                    "reqps",
+                    (Query(rate("fraud_labels_contradicting_total", by="source"), "{{source}}"),),
+                ),
+                Panel(
                     "Time to label",
                     "Quantiles of the event time from a transaction to its label. "
                     "Bad: longer than labels.maturity, for such labels are ignored.",

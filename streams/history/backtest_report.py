@@ -1,7 +1,8 @@
-"""What a backtest tells: quality by model over an evaluation window, and every score in a file."""
+"""What a backtest tells: quality by model over a window and by week, and every score in a file."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,28 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from monitoring import bootstrap
+from monitoring.bootstrap import Estimates
 from monitoring.quality import average_precision, calibration_error, card_precision, roc_auc
 from streams.history.backtest import BacktestResult
+from streams.history.folds import Fold, folds
 from streams.times import DAY, rfc3339
 
 K = 100
+FIGURES = ("auc_roc", "average_precision", f"cp@{K}")
 
 
-def report(result: BacktestResult, start: int | None, end: int | None) -> dict[str, Any]:
-    """Counts, and by model AUC, average precision, CP@100, calibration over `start <= event_time < end`."""
+def report(
+    result: BacktestResult, start: int | None, end: int | None, label_delay: int | None
+) -> dict[str, Any]:
+    """Counts; by model AUC, average precision, CP@100 and calibration over `start <= event_time < end`, and
+    the first three by week (`folds.py`), as the mean of the weeks, and of shadows as the difference from the
+    champion, with intervals (`monitoring/bootstrap.py`).
+    """
     inside = np.ones(len(result.event_time), dtype=np.bool_)
     if start is not None:
         inside &= result.event_time >= start
@@ -28,6 +39,11 @@ def report(result: BacktestResult, start: int | None, end: int | None) -> dict[s
         inside &= result.event_time < end
     truth, days = result.fraud[inside], result.event_time[inside] // DAY
     cards = result.card[inside].view(np.int64)
+    weeks = folds(result.event_time, result.card.view(np.int64), result.fraud, start, end, label_delay)
+    estimates = {
+        name: [_estimates(result, scores, week) for week in weeks] for name, scores in result.scores.items()
+    }
+    champion = next(iter(estimates.values()))
     return {
         **result.counts,
         "evaluated": int(inside.sum()),
@@ -44,10 +60,52 @@ def report(result: BacktestResult, start: int | None, end: int | None) -> dict[s
                 "version": result.versions[name],
                 "learned": result.learned[name],
                 **_quality(truth, scores[inside], cards, days),
+                "weeks": [_figures(each) for each in estimates[name]],
+                "mean_of_weeks": _figures(_means(estimates[name])),
+                **({"minus_champion": _figures(_differences(estimates[name], champion))} if position else {}),
             }
             for position, (name, scores) in enumerate(result.scores.items())
         ],
+        "weeks": [
+            {
+                "from": rfc3339(week.first * DAY),
+                "to": rfc3339(week.end * DAY),
+                "rows": len(week.rows),
+                "frauds": int(result.fraud[week.rows].sum()),
+            }
+            for week in weeks
+        ],
+        "confidence": bootstrap.CONFIDENCE,
         "drift": [each.record() for each in result.drift],
+    }
+
+
+def _estimates(result: BacktestResult, scores: npt.NDArray[np.float64], week: Fold) -> dict[str, Estimates]:
+    rows = week.rows[np.isfinite(scores[week.rows])]
+    truth, score, card = result.fraud[rows], scores[rows], result.card[rows].view(np.int64)
+    ranks = bootstrap.ranking(card, truth, score)
+    found = bootstrap.card_precision(card, result.event_time[rows] // DAY, truth, score, K)
+    return dict(zip(FIGURES, (*ranks, found), strict=True))
+
+
+def _means(weeks: list[dict[str, Estimates]]) -> dict[str, Estimates]:
+    return {name: bootstrap.mean([week[name] for week in weeks]) for name in FIGURES if weeks}
+
+
+def _differences(
+    shadow: list[dict[str, Estimates]], champion: list[dict[str, Estimates]]
+) -> dict[str, Estimates]:
+    ours, theirs = _means(shadow), _means(champion)
+    return {name: ours[name] - theirs[name] for name in ours}
+
+
+def _figures(estimates: dict[str, Estimates]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {
+            key: None if np.isnan(value) else round(value, 6)
+            for key, value in zip(("value", "low", "high"), (each.value, *each.interval), strict=True)
+        }
+        for name, each in estimates.items()
     }
 
 
@@ -70,7 +128,8 @@ def _quality(
 
 def show(document: dict[str, Any]) -> None:
     """The report for people."""
-    console = Console()
+    # What reads a pipe folds by itself.
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 2_000)
     console.print(
         f"{document['scored']:,} of {document['transactions']:,} transactions scored "
         f"in {document['duration_s']} s ({document['transactions_per_s']:,}/s); "
@@ -80,13 +139,42 @@ def show(document: dict[str, Any]) -> None:
     )
     table = Table("role", "model", "version", "learned", "AUC ROC", "AP", f"CP@{K}", "ECE")
     for model in document["models"]:
-        figures = [model[name] for name in ("auc_roc", "average_precision", f"cp@{K}", "calibration_error")]
+        figures = [model[name] for name in (*FIGURES, "calibration_error")]
         table.add_row(
             model["role"], model["name"], str(model["version"]), f"{model['learned']:,}",
-            *("–" if value is None else f"{value:.3f}" for value in figures),
+            *("–" if value is None else f"{value:.3f}" for value in figures[:3]),
+            "–" if figures[3] is None else f"{figures[3]:.4f}",
         )  # fmt: skip
     console.print(table)
+    _show_weeks(console, document)
     console.print(f"feature digest {document['feature_digest']}")
+
+
+def _show_weeks(console: Console, document: dict[str, Any]) -> None:
+    models, weeks = document["models"], document["weeks"]
+    about = f"{document['confidence']:.0%} intervals; cards with a known fraud left out"
+    table = Table("week from", "model", "AUC ROC", "AP", f"CP@{K}", title=about, box=box.SIMPLE)
+
+    def row(when: str, name: str, figures: dict[str, Any]) -> None:
+        table.add_row(when, name, *(_interval(figures.get(each)) for each in FIGURES))
+
+    for position, week in enumerate(weeks):
+        for model in models:
+            row(week["from"][:10] if model is models[0] else "", model["name"], model["weeks"][position])
+    table.add_section()
+    for model in models:
+        row(f"mean of {len(weeks)}" if model is models[0] else "", model["name"], model["mean_of_weeks"])
+    for model in models[1:]:
+        row("difference", f"{model['name']} − {models[0]['name']}", model["minus_champion"])
+    console.print(table)
+
+
+def _interval(figure: dict[str, float | None] | None) -> str:
+    """As `0.730 .712–.748`."""
+    if figure is None or figure["value"] is None:
+        return "–"
+    ends = [f"{figure[end]:.3f}".replace("0.", ".", 1) for end in ("low", "high") if figure[end] is not None]
+    return " ".join([f"{figure['value']:.3f}", *(["–".join(ends)] if ends else [])])
 
 
 def write_scores(result: BacktestResult, path: Path, id_column: str) -> None:

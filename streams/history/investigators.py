@@ -13,9 +13,8 @@ import numpy as np
 
 from streams.contract.records import Label
 from streams.stages.columns import Columns
+from streams.stages.label_state import ANALYST
 from streams.times import DAY
-
-SOURCE = "analyst"
 
 
 class Investigators:
@@ -58,6 +57,6 @@ class Investigators:
             best.setdefault(alert[2], alert)
         chosen = sorted(islice(best.values(), self._capacity), key=lambda alert: alert[3])
         return [
-            Label(transaction, card, transaction in self._frauds, SOURCE, watermark + DAY)
+            Label(transaction, card, transaction in self._frauds, ANALYST, watermark + DAY)
             for _, transaction, card, watermark in chosen
         ]

@@ -317,6 +317,9 @@ class LabelWork:
         for (source, result), count in self._join.counts.items():
             metrics.labels.add(count, bounded_source(source), result)
         self._join.counts.clear()
+        for source, count in self._join.contradictions.items():
+            metrics.labels_contradicting.add(count, bounded_source(source))
+        self._join.contradictions.clear()
         metrics.alerts_released.add(self._join.released)
         self._join.released = 0
 

@@ -34,7 +34,7 @@ from streams.contract.records import Feedback, Label
 from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.columns import Columns
-from streams.stages.label_state import Alerted, LabelState, LabelStep, Verdict, with_verdict
+from streams.stages.label_state import ANALYST, Alerted, LabelState, LabelStep, Verdict, with_verdict
 
 #: Outcomes keep these columns of the scored rows.
 _CARRIED = (
@@ -74,12 +74,14 @@ class LabelJoin:
     """The pure core of the label stage: one call per batch, against the state of one partition.
 
     Every method changes `state`, appends what it changed to `step` and returns outcomes as columns. `counts`
-    collects what became of labels, by (source, result), `released` the alerted rows given up.
+    collects what became of labels, by (source, result), `contradictions` those that say the opposite of what
+    was known, by source, `released` the alerted rows given up.
     """
 
     def __init__(self, policy: LabelPolicy) -> None:
         self.policy = policy
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.contradictions: Counter[str] = Counter()
         self.released = 0
 
     def scored(self, state: LabelState, step: LabelStep, rows: Columns) -> list[Columns]:
@@ -156,7 +158,7 @@ class LabelJoin:
     def feedback(self, state: LabelState, step: LabelStep, feedback: Sequence[Feedback]) -> list[Columns]:
         """Analyst actions: `confirmed` and `dismissed` are verdicts."""
         verdicts = [
-            (item.transaction_id, Verdict(item.action == "confirmed", "analyst", item.action_time, 0))
+            (item.transaction_id, Verdict(item.action == "confirmed", ANALYST, item.action_time, 0))
             for item in feedback
             if item.action in ("confirmed", "dismissed")
         ]
@@ -171,6 +173,8 @@ class LabelJoin:
             alerted = state.alerted.get(transaction)
             matured_at = alerted.watermark + self.policy.maturity_ms if alerted is not None else NEVER
             timely = _timely(held, matured_at)
+            if held and held[-1].fraud != verdict.fraud:
+                self.contradictions[verdict.source] += 1
             known_better = timely and timely[-1].rank >= verdict.rank and verdict.labelled_at <= matured_at
             kept = with_verdict(held, verdict)
             if known_better or kept == held:

@@ -16,8 +16,10 @@ import msgspec
 
 from streams.stages.alignment import FOREVER, NEVER
 
+#: The source of a verdict of an analyst, as feedback and labels have it.
+ANALYST = "analyst"
 #: A verdict of a source to the right replaces one of a source to the left.
-_AUTHORITY = ("analyst", "chargeback")
+_AUTHORITY = (ANALYST, "chargeback")
 #: Checkpoints of transactions; one more holds the rest.
 _BUCKETS = 16
 

@@ -62,6 +62,7 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
         min_outcomes=settings.models.min_outcomes,
         min_frauds=settings.models.min_frauds,
         most_verdicts={str(origin): most for origin, most in settings.labels.daily.items()},
+        maturity_ms=settings.labels.maturity,
     )
 
 

@@ -19,11 +19,11 @@ import numpy as np
 from models.learners import checkpoint
 from streams.errors import StateMismatch
 from streams.sections import Models
-from streams.stages.learn_core import LearnState, Waiting
+from streams.stages.learn_core import MATURED, VERDICT, LearnState, Waiting
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "fraudstream-learn-3"
+FORMAT = "fraudstream-learn-4"
 
 
 def slot_terms(models: Models) -> dict[str, str]:
@@ -47,7 +47,9 @@ class _Saved(msgspec.Struct):
     clock: int
     published_at: int
     waiting: list[Waiting]
+    arrived: int
     seen: dict[int, bool]
+    judged: dict[int, bool]
     learners: dict[str, bytes]
     verdicts: dict[int, dict[str, int]] = {}
 
@@ -105,7 +107,9 @@ class LearnCheckpoint:
                 clock=state.clock,
                 published_at=state.published_at,
                 waiting=state.waiting,
+                arrived=state.arrived,
                 seen=state.seen,
+                judged=state.judged,
                 learners={name: checkpoint.dump(learner) for name, learner in state.learners.items()},
                 verdicts=state.floods.counts,
             )
@@ -135,7 +139,8 @@ class LearnCheckpoint:
         state = self._fresh()
         state.versions |= saved.versions
         state.watermarks |= saved.watermarks
-        state.clock, state.published_at, state.seen = saved.clock, saved.published_at, saved.seen
+        state.clock, state.published_at = saved.clock, saved.published_at
+        state.arrived, state.seen, state.judged = saved.arrived, saved.seen, saved.judged
         state.floods.counts = saved.verdicts
         for name in self._kept(saved):
             try:
@@ -148,6 +153,8 @@ class LearnCheckpoint:
                 state.parents[name] = saved.parents[name]
             state.refused[name] = saved.refused[name]
         state.waiting = _waiting(state, saved.waiting)
+        if not state.apart:
+            state.judged = {}
         self.state, self.next_offset = state, saved.next_offset
         self._numbered = set(saved.versions)
 
@@ -167,12 +174,12 @@ def _waiting(state: LearnState, waiting: list[Waiting]) -> list[Waiting]:
     What no former learner wanted was not kept, and is missing for a new one that samples more.
     """
     wanted = state.wants(
-        np.array([item[1] for item in waiting], np.uint64), np.array([item[2] for item in waiting], np.bool_)
+        np.array([item.transaction for item in waiting], np.uint64),
+        np.array([item.fraud for item in waiting], np.bool_),
     ).tolist()
-    kept = [
-        (known_at, transaction, fraud, mask, features, weight)
-        for (known_at, transaction, fraud, _, features, weight), mask in zip(waiting, wanted, strict=True)
-        if mask
-    ]
+    kept = []
+    for item, mask in zip(waiting, wanted, strict=True):
+        if state.apart if item.kind == MATURED else mask or (state.apart and item.kind == VERDICT):
+            kept.append(item._replace(wanted=mask))
     heapq.heapify(kept)
     return kept

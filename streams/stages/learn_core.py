@@ -3,6 +3,10 @@
 Outcomes arrive when they are determined, which in a fast replay is before they take effect; they wait here
 until the scoring watermark has passed their `known_at`. Versions are published at fixed steps of event time,
 so that the same history gives the same versions however it is cut into batches.
+
+A learner that learns verdicts apart (`models/learners/feedback_delayed.py`) is told an analyst's verdict on
+an alert when it is known, and the outcome once more when the transaction has matured, by what is known then.
+What contradicts the verdict meanwhile, a chargeback or the analyst, is told as a correction of the verdict.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import heapq
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +23,37 @@ import river
 
 from models.label_floods import LabelFloods
 from models.learners.base import DriftEvent, Learner
-from models.outcome_weights import outcome_weights
+from models.outcome_weights import feedback_weights, outcome_weights
 from models.sampling import keep_mask
 from models.snapshot import Snapshot, make
 from monitoring.metrics import bounded_source
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
+from streams.stages.label_state import ANALYST
 
-#: An outcome that waits: known_at, transaction, fraud, learners as a bit mask, features, weight.
-Waiting = tuple[int, int, bool, int, bytes, float]
+#: What waits: an outcome; one that an analyst gave of an alert; the same once more when it has matured.
+OUTCOME, VERDICT, MATURED = range(3)
+
+
+class Waiting(NamedTuple):
+    """An outcome that waits for its time; ordered by time, transaction and arrival.
+
+    `wanted` are the learners that `learn` it, as a bit mask; `feedback_weight` is its weight among verdicts.
+    A transaction has matured at `matured_at`.
+    """
+
+    time: int
+    transaction: int
+    arrival: int
+    fraud: bool
+    wanted: int
+    features: bytes
+    weight: float
+    kind: int
+    feedback_weight: float
+    matured_at: int
+
 
 #: What a version is made with.
 LIBRARIES = {
@@ -53,6 +79,7 @@ class LearnRules:
             learned more. A genuine outcome counts for all those that a model's sampling has it stand for.
         min_frauds: the same for frauds.
         most_verdicts: on the transactions of a day, by `source`, `terminal` and `card`, that are learned.
+        maturity_ms: event time after which a transaction has matured.
     """
 
     publish_every_ms: int
@@ -60,6 +87,7 @@ class LearnRules:
     min_outcomes: int = 0
     min_frauds: int = 0
     most_verdicts: Mapping[str, int] = field(default_factory=dict)
+    maturity_ms: int = 0
 
     def suffices(self, learner: Learner) -> bool:
         """Whether the learner has learned enough for a version."""
@@ -105,9 +133,15 @@ class LearnState:
         self.waiting: list[Waiting] = []
         #: what learners noticed about drift, for whoever reports it to take away
         self.drift: list[ModelDrift] = []
+        #: outcomes that have arrived
+        self.arrived = 0
         #: verdict learned last, by transaction; the oldest are forgotten
         self.seen: dict[int, bool] = {}
         self.floods = LabelFloods({})
+        #: what is known of transactions with a verdict that have not matured; while a learner learns apart
+        self.judged: dict[int, bool] = {}
+        #: the learners that learn verdicts apart, as a bit mask
+        self.apart = sum(1 << position for position, learner in enumerate(learners.values()) if learner.apart)
 
     def observe(self, partition: int, watermark: int) -> int:
         """A label partition has seen the scoring watermark; returns how far all of them have."""
@@ -138,27 +172,37 @@ class LearnCore:
         if not len(outcomes):
             return 0
         transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
-        known_at = outcomes.ints("known_at")
+        known_at, matured_at = outcomes.ints("known_at"), outcomes.ints("event_time") + self.rules.maturity_ms
+        alert, propensity = outcomes.bools("alert"), outcomes.floats("propensity")
+        sources = outcomes.strings["source"]
         weights = outcome_weights(
-            outcomes.bools("alert"),
+            alert,
             outcomes.bools("control"),
-            outcomes.floats("propensity"),
-            np.array([source != MATURITY for source in outcomes.strings["source"]], np.bool_),
+            propensity,
+            np.array([source != MATURITY for source in sources], np.bool_),
         )
-        weights = np.where(self._within_bounds(state, outcomes), weights, 0.0)
+        within = self._within_bounds(state, outcomes)
+        weights = np.where(within, weights, 0.0)
+        verdict = alert & within & np.array([source == ANALYST for source in sources], np.bool_)
         wanted = np.where(weights > 0.0, state.wants(transactions, fraud), 0)
+        feedback = np.where(alert, feedback_weights(propensity), 0.0)
         features = np.ascontiguousarray(outcomes.floats("features"))
-        keep = np.flatnonzero(wanted).tolist()
+        keep = np.flatnonzero((wanted != 0) | verdict & bool(state.apart)).tolist()
         for index in keep:
-            item = (
+            item = Waiting(
                 int(known_at[index]),
                 int(transactions[index]),
+                state.arrived,
                 bool(fraud[index]),
                 int(wanted[index]),
                 features[index].tobytes(),
                 float(weights[index]),
+                VERDICT if verdict[index] else OUTCOME,
+                float(feedback[index]),
+                int(matured_at[index]),
             )
             heapq.heappush(state.waiting, item)
+            state.arrived += 1
         return len(keep)
 
     def _within_bounds(self, state: LearnState, outcomes: Columns) -> npt.NDArray[np.bool_]:
@@ -185,9 +229,9 @@ class LearnCore:
         """
         state.clock = max(state.clock, clock)
         done = 0
-        while state.waiting and state.waiting[0][0] <= state.clock:
-            known_at, transaction, fraud, wanted, features, weight = state.waiting[0]
-            step = known_at - known_at % self.rules.publish_every_ms
+        while state.waiting and state.waiting[0].time <= state.clock:
+            item = state.waiting[0]
+            step = item.time - item.time % self.rules.publish_every_ms
             if step > state.published_at:
                 yield self._publish(state, step)
                 continue
@@ -195,9 +239,11 @@ class LearnCore:
                 while not learner.ready(PATIENCE):
                     yield []
             heapq.heappop(state.waiting)
-            if self._is_new(state, transaction, fraud):
-                self._learn(state, np.frombuffer(features), fraud, wanted, weight)
-                self._note_drift(state, known_at)
+            if item.kind == MATURED:
+                self._mature(state, item)
+            else:
+                self._determine(state, item)
+            self._note_drift(state, item.time)
             done += 1
             if done % SLICE == 0:
                 yield []
@@ -205,29 +251,41 @@ class LearnCore:
         if step > state.published_at:
             yield self._publish(state, step)
 
-    @staticmethod
-    def _is_new(state: LearnState, transaction: int, fraud: bool) -> bool:
-        """Whether this verdict has not been learned yet: a restarted label stage may give it twice."""
-        if state.seen.get(transaction) == fraud:
-            return False
+    def _determine(self, state: LearnState, item: Waiting) -> None:
+        """What is known now of a transaction, unless it was: a restarted label stage may give it twice."""
+        transaction, fraud = item.transaction, item.fraud
+        if state.judged.get(transaction, state.seen.get(transaction)) == fraud:
+            return
         state.seen[transaction] = fraud
         if len(state.seen) > REMEMBERED:
             del state.seen[next(iter(state.seen))]
-        return True
+        wanted = item.wanted
+        if state.apart and (item.kind == VERDICT or transaction in state.judged):
+            wanted &= ~state.apart  # they learn it when it has matured
+            if transaction not in state.judged:
+                heapq.heappush(state.waiting, item._replace(time=item.matured_at, kind=MATURED))
+            state.judged[transaction] = fraud
+            self._tell(state, state.apart, item, feedback=True)
+        self._tell(state, wanted, item)
 
-    def _learn(
-        self,
-        state: LearnState,
-        features: np.ndarray[tuple[int], np.dtype[np.float64]],
-        fraud: bool,
-        wanted: int,
-        weight: float,
-    ) -> None:
+    def _mature(self, state: LearnState, item: Waiting) -> None:
+        """Who learned the verdict apart learns what has become of it."""
+        fraud = state.judged.pop(item.transaction)
+        one = np.array([item.transaction], np.uint64), np.array([fraud])
+        self._tell(state, int(state.wants(*one)[0]) & state.apart, item._replace(fraud=fraud))
+
+    @staticmethod
+    def _tell(state: LearnState, mask: int, item: Waiting, *, feedback: bool = False) -> None:
+        """The learners of a bit mask learn an outcome, or a verdict."""
+        features = np.frombuffer(item.features)
         for position, (name, learner) in enumerate(state.learners.items()):
-            if not wanted >> position & 1:
+            if not mask >> position & 1:
                 continue
             try:
-                learner.learn(features, fraud, weight)
+                if feedback:
+                    learner.learn_feedback(features, item.fraud, item.feedback_weight)
+                else:
+                    learner.learn(features, item.fraud, item.weight)
             except ValueError:
                 state.refused[name] += 1
             else:

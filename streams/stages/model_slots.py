@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -11,7 +11,9 @@ from importlib import import_module
 from models.deployment import Deployment, Shadow
 from models.learners.base import Learner
 from models.learners.drift_aware import DriftAwareLearner
+from models.learners.feedback_delayed import DEFAULT
 from models.learners.registry import LEARNERS
+from models.learners.single import SINGLE
 from models.registry import Slots, Version
 from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
@@ -36,19 +38,43 @@ def _slots(models: Models) -> list[Slot]:
 
 def _learner(slot: Slot, spec: FeatureSpec) -> Learner:
     place = f"models, {slot.name!r}"
-    if slot.kind not in LEARNERS:
-        raise SettingsError(f"{place}: unknown kind {slot.kind!r}; known are {', '.join(sorted(LEARNERS))}")
-    _require_library(LEARNERS[slot.kind], f"{place}: kind {slot.kind!r}")
-    known = list(inspect.signature(LEARNERS[slot.kind]).parameters)[2:]  # after names and keep_one_in
-    if unknown := [name for name in slot.options if name not in known]:
-        raise SettingsError(
-            f"{place}.options: {slot.kind} has no option {', '.join(unknown)}; known are {', '.join(known)}"
-        )
+    _check(slot.kind, slot.options, LEARNERS, place, f"{place}.options")
+    for part in LEARNERS[slot.kind].parts:
+        _check_part(slot.options.get(part, {}), f"{place}.options.{part}", spec)
     try:
         make = partial(LEARNERS[slot.kind], spec.names, max(1, round(1 / slot.negative_rate)), **slot.options)
         return make() if slot.drift is None else DriftAwareLearner(make, **slot.drift.model_dump())
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{place}.options: {error}") from error
+
+
+def _check_part(options: object, place: str, spec: FeatureSpec) -> None:
+    """Refuse options that are no learner, by themselves: the one around them could not say which key is
+    wrong.
+    """
+    if not isinstance(options, dict):
+        raise SettingsError(f"{place}: must be a table with a kind and its options, not {options!r}")
+    kind = options.get("kind", DEFAULT)
+    rest = {name: value for name, value in options.items() if name != "kind"}
+    _check(kind, rest, SINGLE, place, place)
+    try:
+        SINGLE[kind](spec.names, 1, **rest)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{place}: {error}") from error
+
+
+def _check(
+    kind: str, options: Mapping[str, object], kinds: Mapping[str, type[Learner]], place: str, key: str
+) -> None:
+    if kind not in kinds:
+        raise SettingsError(f"{place}: unknown kind {kind!r}; known are {', '.join(sorted(kinds))}")
+    _require_library(kinds[kind], f"{place}: kind {kind!r}")
+    known = list(inspect.signature(kinds[kind]).parameters)[2:]  # after names and keep_one_in
+    if unknown := [name for name in options if name not in known]:
+        raise SettingsError(f"{key}: {kind} has no option {', '.join(unknown)}; known are {', '.join(known)}")
+    tables = [name for name, value in options.items() if isinstance(value, dict)]
+    if wrong := [name for name in tables if name not in kinds[kind].parts]:
+        raise SettingsError(f"{key}.{wrong[0]}: must be a value, not a table")
 
 
 def _require_library(kind: type[Learner], place: str) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from benchmarks import harness, stages, training
+from benchmarks import harness, quality, stages, training
 from benchmarks.contenders.work import DAY, CardWindows, window_features
 from benchmarks.harness import Contender, ContenderFailed, Measurement
 from benchmarks.kafka import partition_of
 from benchmarks.workload import Workload, draw, messages, row_of
 from models.spec import FeatureSpec
+
+LEARNERS = Path(__file__).parents[2] / "docs" / "learners.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def measurement(rate: float) -> Measurement:
@@ -88,6 +94,40 @@ def test_quality_says_when_the_history_is_not_there(tmp_path: Path) -> None:
     assert "no handbook" in json.loads(ran.stdout)["absent"]
 
 
+def test_measured_models_stand_above_the_published_ones() -> None:
+    """Best first in both parts; the published figures are of other weeks when the weeks are others."""
+    judged = {
+        "weak": {"auc_roc": 0.8, "average_precision": 0.6, "cp@100": 0.2},
+        "good": {"auc_roc": 0.9, "average_precision": 0.7, "cp@100": 0.3},
+    }
+    errors = {"weak": 0.01, "good": 0.0002}
+    table = quality.rows(judged, errors, quality.FIRST)
+    assert [row[0] for row in table][:3] == ["good", "weak", "published: XGBoost"]
+    assert len(table) == 2 + len(quality.PUBLISHED)
+    assert quality.rows(judged, errors, datetime.date(2018, 7, 4)) == table[:2]
+    printed = quality.show(table).splitlines()
+    assert printed[1].split() == ["good", "0.900", "0.700", "0.300", "0.0002"]
+    assert printed[3].split()[-3:] == ["0.869", "0.687", "0.303"]
+
+
+def test_the_backtest_is_held_to_the_judge() -> None:
+    """Every figure of every week, to the last digit that is printed."""
+    weeks: list[dict[str, object]] = [{"auc_roc": 0.8, "average_precision": 0.6, "cp@100": 0.2}] * 2
+    own = [{name: {"value": cast("float", value)} for name, value in week.items()} for week in weeks]
+    assert quality.agrees(weeks, own)
+    assert not quality.agrees(weeks, own[:1])
+    own[1]["cp@100"] = {"value": 0.201}
+    assert not quality.agrees(weeks, own)
+
+
+def test_the_documents_quote_the_best_published_figures() -> None:
+    """The rows of batch models in docs/learners.md and the README have the best of each column."""
+    auc, ap, cp = (max(column) for column in zip(*quality.PUBLISHED.values(), strict=True))
+    assert f"best of each column | AP {ap:.3f}, CP@100 {cp:.3f}, AUC {auc:.3f} |" in README.read_text()
+    (row,) = re.findall(r"^\| published batch models.*$", LEARNERS.read_text(), re.MULTILINE)
+    assert [cell.strip() for cell in row.split("|")[2:5]] == [f"{ap:.3f}", f"{cp:.3f}", f"{auc:.3f}"]
+
+
 def test_the_stages_score_every_transaction_they_are_charged_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short measurement goes through both stages, with a score for every row; costs are of rows counted."""
     little = training.train(FeatureSpec.default(), Workload(1_000, cards=50, terminals=50, stolen=0.05))
@@ -97,3 +137,14 @@ def test_the_stages_score_every_transaction_they_are_charged_for(monkeypatch: py
         "card_us_per_transaction", "score_us_per_transaction", "card_round_ms", "score_round_ms",
     }  # fmt: skip
     assert found["card_round_ms"] == pytest.approx(found["card_us_per_transaction"] * 20 / 1000, rel=0.05)
+
+
+def test_the_readme_and_the_document_quote_the_same_figures() -> None:
+    """What the README says of a learner on the weeks of August is the row of the document."""
+    readme, rows = README.read_text(), LEARNERS.read_text()
+    figure = r"(0\.\d{3})(?: \([^)]*\))?"
+    for kind in ("binned_logistic", "boosted_trees"):
+        (quoted,) = re.findall(
+            rf"^\| .*`{kind}`.*\| AP {figure}, CP@100 {figure}, AUC {figure} \|", readme, re.MULTILINE
+        )
+        assert any(row.startswith(f"| `{kind}`") and " | ".join(quoted) in row for row in rows.splitlines())

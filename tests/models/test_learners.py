@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -11,16 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.learners import checkpoint
-from models.learners.base import GOLDEN_ROWS, Learner
+from models.learners.base import GOLDEN_ROWS, Floats, Learner
 from models.learners.binned import FIRST_FIT, BinnedLearner
 from models.learners.bins import fit
 from models.learners.boosted import BoostedLearner
+from models.learners.feedback_delayed import FeedbackDelayedLearner
 from models.learners.forest import ForestLearner
 from models.learners.logistic import LogisticLearner
 from models.learners.registry import LEARNERS
 from models.learners.tree import TreeLearner
 from tests.models import learner_contract
 from tests.models.learner_contract import NAMES, same_scores, stream, teach, unseen
+
+
+class Told(FeedbackDelayedLearner):
+    """Is told a verdict on some of what it learns, so that both of its learners come under the contract."""
+
+    def learn(self, x: Floats, fraud: bool, weight: float = 1.0) -> None:
+        super().learn(x, fraud, weight)
+        if zlib.crc32(x.tobytes()) % 3 and weight:
+            self.learn_feedback(x, fraud, weight if fraud else weight * self.keep_one_in)
+
 
 MAKERS: dict[str, Callable[[], Learner]] = {
     "logistic": lambda: LogisticLearner(NAMES),
@@ -40,6 +52,15 @@ MAKERS: dict[str, Callable[[], Learner]] = {
         NAMES, keep_one_in=3, n_trees=3, leaf_prediction="nba", detect_drift=True
     ),
     "hoeffding_tree": lambda: TreeLearner(NAMES, keep_one_in=1, delta=0.05, grace_period=50),
+    "feedback_and_delayed": lambda: Told(
+        NAMES, feedback={"kind": "logistic"}, delayed={"learning_rate": 0.1}, min_feedback=50
+    ),
+    "feedback_and_delayed sampled": lambda: Told(
+        NAMES,
+        keep_one_in=4,
+        feedback={"kind": "boosted_trees", "window": 500, "refit_every": 200, "n_trees": 9},
+        delayed={"kind": "hoeffding_tree", "delta": 0.05, "grace_period": 50},
+    ),
     "hoeffding_tree nb": lambda: TreeLearner(NAMES, keep_one_in=3, leaf_prediction="nb", delta=0.05),
 }
 

@@ -11,6 +11,7 @@ import pytest
 from streams.contract.transaction_columns import NEVER, TransactionColumns
 from streams.history.backtest import Backtest, BacktestResult
 from streams.history.backtest_report import report
+from streams.stages.learn import learn_rules
 from tests.streams.made_up import HOUR, SPEC, START, history, settings
 
 N = 600
@@ -125,11 +126,43 @@ def test_verdicts_of_analysts_act_from_the_next_day_on() -> None:
     assert not np.array_equal(whole.scores["logistic"], without.scores["logistic"])
 
 
+def test_verdicts_are_learned_apart_by_champion_and_shadow() -> None:
+    """Each with a learner of its own: the same scores in either place, however the rows are read; not those
+    of one learner for all.
+    """
+    columns = history(N, 2)
+    single: dict[str, Any] = {"name": "single", "kind": "logistic"}
+    apart: dict[str, Any] = {
+        "kind": "feedback_and_delayed",
+        "options": {"min_feedback": 5, "feedback": {"kind": "logistic"}, "delayed": {"kind": "logistic"}},
+    }
+    first, second = {"name": "first", **apart}, {"name": "second", **apart}
+    rules = {"publish_every": "6h", "min_outcomes": 0, "min_frauds": 0}
+    sections: dict[str, Any] = {
+        "labels": {"maturity": "2d"},
+        "policy": {"threshold": 0.001},
+        "models": {"champion": first, "shadows": [second, single], **rules},
+    }
+    whole, again = run(columns, analysts=9, **sections), run(columns, 7, analysts=9, **sections)
+    for name in ("first", "second", "single"):
+        np.testing.assert_array_equal(again.scores[name], whole.scores[name])
+    np.testing.assert_array_equal(whole.scores["first"], whole.scores["second"])
+    assert not np.array_equal(whole.scores["first"], whole.scores["single"])
+    # Without a verdict there is one learner only, and it is the single one.
+    quiet = run(columns, **sections | {"policy": {"threshold": 1.0}})
+    np.testing.assert_array_equal(quiet.scores["first"], quiet.scores["single"])
+
+
+def test_maturity_is_that_of_the_settings() -> None:
+    """The learn stage and the backtest take it from labels.maturity."""
+    assert learn_rules(settings(labels={"maturity": "3d"}), "0").maturity_ms == 72 * HOUR
+
+
 def test_the_report_covers_its_window() -> None:
     """Counts and figures are those of the rows between the two dates."""
     result = run(history(N, 3))
     start, end = START + 24 * HOUR, START + 72 * HOUR
-    document = report(result, start, end)
+    document = report(result, start, end, None)
     inside = (result.event_time >= start) & (result.event_time < end)
     assert (document["transactions"], document["scored"]) == (N, N)
     assert document["evaluated"] == inside.sum()
@@ -140,6 +173,6 @@ def test_the_report_covers_its_window() -> None:
 
 def test_an_empty_history_gives_an_empty_result() -> None:
     """No rows, no scores, and a report without figures."""
-    document = report(run(history(N, 1).take(np.arange(0))), None, None)
+    document = report(run(history(N, 1).take(np.arange(0))), None, None, None)
     assert document["scored"] == 0
     assert document["models"][0]["auc_roc"] is None

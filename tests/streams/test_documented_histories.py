@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -79,6 +80,24 @@ def test_the_document_names_every_field_and_ready_mapping() -> None:
     listed = text.split("\nFields are ")[1].split(".")[0]
     assert [each.strip("`\n ") for each in listed.split(",")] == list(FIELDS)
     assert all(f"`{name}`" in text for name in ready_mappings())
+
+
+def test_the_document_names_every_field_of_a_backtest(example: tuple[Path, Path], tmp_path: Path) -> None:
+    """What `--json` prints is described field by field, and the README says that there are intervals."""
+    mapping, config = map(str, example)
+    history, settings = str(payments(tmp_path / "a.csv")), tmp_path / "b.toml"
+    shadow = 'shadows = [{ name = "logistic", kind = "logistic" }]'
+    settings.write_text(f"{Path(config).read_text()}\n[models]\n{shadow}\n")
+    options = ("--mapping", mapping, "--config", str(settings), "--json")
+    document = json.loads(CliRunner().invoke(main, ["backtest", history, *options]).stdout)
+    champion, logistic = document["models"]
+    (week,) = {tuple(week) for week in document["weeks"]}
+    (figures,) = {tuple(figure) for week in logistic["weeks"] for figure in week.values()}
+    section = DOCUMENT.read_text().split("## What a backtest prints")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(?:models\[\]\.)?([a-z_@0-9]+)`", section))
+    assert {*document, *champion, *logistic, *week, *figures} <= named
+    assert "of every model and week with 95 % intervals" in (ROOT / "README.md").read_text()
+    assert document["confidence"] == 0.95
 
 
 @pytest.mark.parametrize("command", ["replay", "backtest"])

@@ -121,6 +121,26 @@ class Joined:
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("alert", [False, True])
+def test_contradicting_labels_are_counted(alert: bool) -> None:
+    """By who contradicts, whether it counts for more or less, before its transaction has come and after;
+    what says the same does not.
+    """
+    joined = Joined()
+    joined.label("early", True, 9)
+    joined.label("early", False, 10, revision=1)
+    joined.score({"t": (10, alert)})
+    joined.feedback("t", "dismissed", 11)
+    joined.feedback("t", "dismissed", 12)
+    assert joined.join.contradictions == {"chargeback": 1}
+    joined.label("t", True, 13)
+    joined.label("t", True, 13)
+    assert joined.join.contradictions == {"chargeback": 2}
+    joined.feedback("t", "dismissed", 14)
+    joined.feedback("t", "confirmed", 15)
+    assert joined.join.contradictions == {"chargeback": 2, "analyst": 1}
+
+
 def test_without_a_label_a_transaction_is_genuine_at_maturity() -> None:
     """Nothing is said before maturity; then it is genuine, known at that time, once."""
     joined = Joined()

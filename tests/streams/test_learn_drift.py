@@ -51,6 +51,7 @@ def outcomes(known_at: list[int], fraud: list[bool], features: np.ndarray, spec:
             "transaction": np.array(known_at, np.uint64) + np.uint64(1),
             "fraud": np.array(fraud),
             "known_at": np.array(known_at, np.int64),
+            "event_time": np.array(known_at, np.int64),
             "features": features,
             "alert": np.zeros(len(known_at), np.bool_),
             "control": np.zeros(len(known_at), np.bool_),
@@ -173,10 +174,10 @@ def test_a_learner_starts_anew_when_its_watch_changes() -> None:
 def test_a_backtest_reports_drift() -> None:
     """As it would have been published."""
     result = Backtest(made_up.settings(), made_up.SPEC, label_delay=None).run([made_up.history(300, 1)])
-    assert report(result, None, None)["drift"] == []
+    assert report(result, None, None, None)["drift"] == []
     event = DriftEvent("drift", "fraud_loss", "adwin", 0.1, 0.2, 7)
     noticed = ModelDrift("m", 5, event)
-    (record,) = report(replace(result, drift=[noticed]), None, None)["drift"]
+    (record,) = report(replace(result, drift=[noticed]), None, None, None)["drift"]
     assert record == {
         "event_time": 5, "model": "m", "what": "drift", "signal": "fraud_loss", "detector": "adwin",
         "before": 0.1, "after": 0.2, "n_learned": 7,

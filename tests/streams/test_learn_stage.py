@@ -28,7 +28,7 @@ from streams.kafka.changelog import Change, Changelog
 from streams.kafka.clients import read_all
 from streams.kafka.outputs import Output
 from streams.keys import checkpoint_key
-from streams.sections import Models, Slot
+from streams.sections import Models, Option, Slot
 from streams.settings import Settings, load
 from streams.stages import learn as stage
 from streams.stages import learn_checkpoint
@@ -74,6 +74,7 @@ def outcomes(partition: int, watermark: int, known_at: Sequence[int] = (), *, ba
             "transaction": np.array(known_at, np.uint64) * np.uint64(2) + np.uint64(partition),
             "fraud": np.arange(n) % 2 == 0,
             "known_at": np.array(known_at, np.int64),
+            "event_time": np.array(known_at, np.int64),
             "features": features,
             "alert": np.zeros(n, np.bool_),
             "control": np.zeros(n, np.bool_),
@@ -143,7 +144,7 @@ def test_a_restart_anywhere_gives_the_same_versions(cut: int) -> None:
 @pytest.mark.parametrize("cut", [5, 6, 7])
 def test_a_restart_while_trees_are_fitted_gives_the_same_versions(cut: int) -> None:
     """A fit that a restart interrupts begins anew, and its trees come in with the same version."""
-    options: dict[str, bool | int | float | str] = {"n_trees": 5, "window": 600, "refit_every": 150}
+    options: dict[str, Option | dict[str, Option]] = {"n_trees": 5, "window": 600, "refit_every": 150}
     trees = Slot(name="trees", kind="boosted_trees", options=options)
     step, minute = 130, HOUR // 60
     messages = [outcomes(1, 30 * HOUR)]
