@@ -47,6 +47,7 @@ HEALTHY = {
     'fraud_transactions_total{job="fraudstream",instance="w",outcome="duplicate"}': "0+1x*",
     'fraud_transactions_total{job="fraudstream",instance="w",outcome="late"}': "0+1x*",
     'fraud_transactions_total{job="fraudstream",instance="w",outcome="dead_lettered"}': "0x*",
+    'fraud_missing_fields_total{job="fraudstream",instance="w",field="country"}': "0+60x*",
     'fraud_end_to_end_seconds_bucket{job="fraudstream",instance="w",le="0.1"}': "0+598x*",
     'fraud_end_to_end_seconds_count{job="fraudstream",instance="w"}': "0+600x*",
     ACCOUNTED: "0x*",
@@ -136,6 +137,10 @@ CASES = {
     "FraudDeadLetters": Case(
         {'outcome="dead_lettered"': "0x60 0+60x*"}, {'outcome="dead_lettered"': "0x78 60x*"},
         also={"FraudAccountingBurnFast", "FraudAccountingBurnSlow"},
+    ),
+    # A tenth has no country; then three fifths have not, or a third.
+    "FraudFieldMissing": Case(
+        {"missing_fields": "0+60x60 3600+360x*"}, {"missing_fields": "0+60x60 3600+200x*"}
     ),
     "FraudChampionFailed": Case({"champion_failures": "0x75 1x*"}, {"champion_failures": "7x*"}),
     "FraudModelStale": Case(
