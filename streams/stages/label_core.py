@@ -198,7 +198,8 @@ class LabelJoin:
             self._commit(state, step, LabelStep(given=[(transaction, verdict.fraud)]))
             row = columns.decode(alerted.row)
             known_at = max(verdict.labelled_at, alerted.watermark + self.policy.soonest_ms)
-            outcomes.append(_outcomes(row, [verdict.fraud], [known_at], [verdict.source]))
+            told = [verdict.labelled_at]
+            outcomes.append(_outcomes(row, [verdict.fraud], [known_at], told, [verdict.source]))
         return outcomes
 
     def ripe(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
@@ -244,7 +245,7 @@ class LabelJoin:
         position = (offset + 1, 0) if done else (offset, stop)
         if position > (state.late_offset, state.late_row):
             change.late_offset, change.late_row = position
-        keep, fraud, source, known_at = [], [], [], []
+        keep, fraud, source, known_at, labelled_at = [], [], [], [], []
         for index in range(start, stop):
             transaction = rows.strings["transaction_id"][index]
             matured_at = int(times[index]) + self.policy.maturity_ms
@@ -263,6 +264,7 @@ class LabelJoin:
             keep.append(index)
             fraud.append(is_fraud)
             known_at.append(matured_at)
+            labelled_at.append(verdict.labelled_at if verdict is not None else matured_at)
             source.append(verdict.source if verdict is not None else MATURITY)
             if verdict is not None:
                 self.counts[verdict.source, "joined"] += 1
@@ -270,7 +272,7 @@ class LabelJoin:
         if not keep:
             return [], done
         chosen = rows.take(np.array(keep))
-        return [_outcomes(chosen, fraud, known_at, source)], done
+        return [_outcomes(chosen, fraud, known_at, labelled_at, source)], done
 
     def expire(self, state: LabelState, step: LabelStep) -> int:
         """Drop the verdicts whose transaction has not come within the expiry, and what is beyond `max_held`.
@@ -314,11 +316,17 @@ def _risen(held: dict[int, int], partition: int, watermark: int) -> dict[int, in
 
 
 def _outcomes(
-    rows: Columns, fraud: Sequence[bool], known_at: Sequence[int], source: Sequence[str]
+    rows: Columns,
+    fraud: Sequence[bool],
+    known_at: Sequence[int],
+    labelled_at: Sequence[int],
+    source: Sequence[str],
 ) -> Columns:
     arrays = {name: rows.arrays[name] for name in _CARRIED}
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)
+    # A label of a transaction without an alert takes effect at maturity, whenever it came before.
+    arrays["labelled_at"] = np.array(labelled_at, dtype=np.int64)
     strings = {name: rows.strings[name] for name in _CARRIED_STRINGS}
     strings["source"] = list(source)
     return Columns(dict(rows.meta), arrays, strings)
