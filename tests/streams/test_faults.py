@@ -108,6 +108,8 @@ def test_a_new_pattern_is_reported_like_other_frauds(steady: TransactionColumns)
     assert steady.fraud is not None
     new = pattern == UNKNOWN
     np.testing.assert_array_equal(new, columns.fraud & ~steady.fraud)
+    assert steady.labelled_at is not None
+    np.testing.assert_array_equal(columns.labelled_at[~new], steady.labelled_at[~new])
     after = columns.event_time >= WORLD.start + AT
     assert new.sum() == pytest.approx(0.03 * after.sum(), rel=0.2)
     reported = columns.labelled_at[new] != NEVER
