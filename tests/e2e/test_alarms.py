@@ -142,7 +142,7 @@ def missing_from_alerts(watching: Monitors) -> list[str]:
     for group in groups:
         for rule in group["rules"]:
             selectors = re.findall(
-                r"(?:fraud_\w+|job:fraud\w+:\w+|up|process_\w+)(?:\{[^}]*\})?", rule["expr"]
+                r"(?:(?:job\w*:)?fraud_\w+(?::\w+)?|up|process_\w+)(?:\{[^}]*\})?", rule["expr"]
             )
             assert selectors, rule
             for selector in selectors:
