@@ -243,11 +243,16 @@ def _sentences(error: ValidationError, origins: Mapping[str, str]) -> Iterable[s
     for problem in error.errors(include_input=False, include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         place = origins.get(key) or next((o for k, o in origins.items() if k.startswith(key + ".")), "")
+        if problem["type"] == "missing":
+            section = key.rpartition(".")[0]
+            place = next((o for k, o in origins.items() if k.startswith(section + ".")), "")
         where = f"{key} ({place})" if place else key
         if problem["type"] == "extra_forbidden":
             names = {*keys, *(known.rpartition(".")[0] for known in keys)} - {""}
             close = difflib.get_close_matches(key, names, n=1)
             yield f"unknown setting {where}" + (f"; did you mean {close[0]}?" if close else "")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            if problem["type"] == "missing":
+                message = "has to be set"
             yield f"{where}: {message}" if key else message

@@ -8,9 +8,10 @@ worker with other settings is refused and leaves the log as it is.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiokafka
 
@@ -80,15 +81,21 @@ class Changelog:
         self._outputs = outputs
         self._partitions: dict[int, _Partition] = {}
 
-    async def save(self, changes: Sequence[Change]) -> None:
+    def save(self, changes: Sequence[Change]) -> Coroutine[Any, Any, None]:
         """Make the last steps of some partitions durable: their deltas and, when due, a bucket of each.
+
+        What is written is taken from the states now, before they go on; to be awaited before the next save.
 
         Raises:
             ChangelogFenced: another worker owns a partition; its batches must not be finished.
             SendFailed: from the producer.
         """
+        return self._save(
+            {each.partition: self._writer(each).records(each.state, each.delta) for each in changes}
+        )
+
+    async def _save(self, messages: Mapping[int, Sequence[Message]]) -> None:
         tombstones = {}
-        messages = {each.partition: self._writer(each).records(each.state, each.delta) for each in changes}
         for partition, follows in (await self._append(messages)).items():
             if not follows:  # a stranger's records, or own ones twice
                 await self._look_for_owners(partition)

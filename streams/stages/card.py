@@ -126,15 +126,16 @@ class CardWork:
                     searched = 0
                     yield BREATH
             self.state.next_offset = batches[-1].next_offset
-            yield Step(outputs, self.state.delta(rows, self.state.next_offset))
+            delta = self.state.delta(rows, self.state.next_offset)
+            yield Step(outputs, delta, finishes=batches, ahead=True)
             for name, count in absent(decoded.records).items():
                 self._context.metrics.missing_fields.add(count, name)
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
             duplicates = len(rows) - len(kept)
             self.unaccounted += len(records) - len(kept) - duplicates - len(decoded.rejected)
             self._limit.add(len(records), len(decoded.rejected))
-        for batch in batches:
-            batch.finish()
+        else:
+            yield Step(finishes=batches)
 
     def _hop_meta(self) -> dict[str, object]:
         return {
@@ -148,12 +149,11 @@ class CardWork:
         forwarded = Columns(
             self._hop_meta(), {name: rows.arrays[name] for name in (*_FORWARDED, self._tags)}, rows.strings
         )
-        destination = hop_partitions(rows.words("hop"), self._context.partitions)
+        parts = forwarded.split(hop_partitions(rows.words("hop"), self._context.partitions))
+        nothing = forwarded.part(0, 0)
         return [
-            Output(
-                self._hop, partition, None, forwarded.take(np.flatnonzero(destination == partition)).encode()
-            )
-            for partition in self._heartbeat.due(np.unique(destination).tolist(), self._context.clock())
+            Output(self._hop, partition, None, parts.get(partition, nothing).encode())
+            for partition in self._heartbeat.due(list(parts), self._context.clock())
         ]
 
     def _count(self, rows: Columns, unknown_fields: int, codes: list[str]) -> None:

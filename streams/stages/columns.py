@@ -101,10 +101,29 @@ class Columns:
             {name: [values[i] for i in positions] for name, values in self.strings.items()},
         )
 
+    def part(self, start: int, stop: int) -> Columns:
+        """The rows from `start` to before `stop`, not copied."""
+        if start == 0 and stop >= len(self):
+            return self
+        return Columns(
+            self.meta,
+            {name: array[start:stop] for name, array in self.arrays.items()},
+            {name: values[start:stop] for name, values in self.strings.items()},
+        )
+
+    def split(self, destination: npt.NDArray[np.int64]) -> dict[int, Columns]:
+        """The rows of each destination, in order, by destination; those without rows are left out."""
+        order = np.argsort(destination, kind="stable")
+        rows, found = self.take(order), destination[order]
+        starts = [0, *(np.flatnonzero(found[1:] != found[:-1]) + 1).tolist()] if len(found) else []
+        return {
+            int(found[start]): rows.part(start, stop)
+            for start, stop in zip(starts, [*starts[1:], len(found)], strict=True)
+        }
+
     def encode(self) -> bytes:
         arrays = {
-            name: (array.dtype.str, array.shape, np.ascontiguousarray(array).tobytes())
-            for name, array in self.arrays.items()
+            name: (array.dtype.str, array.shape, array.tobytes()) for name, array in self.arrays.items()
         }
         return _encode(_Packed(_FORMAT, self.meta, arrays, self.strings))
 

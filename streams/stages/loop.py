@@ -2,9 +2,13 @@
 
 The work of a partition is a generator of *steps*: it computes in memory and yields what has to be durable
 before it may go on. The loop takes a step of every partition that has something to do, sends all their
-outputs at once, then all that changed in their states, and only then lets them go on, which is where they
-finish their batches. So the order outputs, state, offsets stands in one place, and the round trips to the
-broker are shared by all partitions: at a moderate rate each has only a few rows at a time.
+outputs at once, then all that changed in their states, then finishes the batches that they were done with.
+So the order outputs, state, offsets stands in one place, and the round trips to the broker are shared by all
+partitions: at a moderate rate each has only a few rows at a time.
+
+A step may go on as soon as its outputs are there. What has changed in the state is then written while the
+next round computes and sends: a crash in between repeats both rounds, and the same input gives the same
+outputs.
 
 A partition takes everything that has arrived meanwhile at once, so that batches grow with the load. An
 exception in any step ends the worker: nothing that was not finished is committed, so nothing is lost.
@@ -39,15 +43,24 @@ class Step:
         outputs: records to send.
         delta: what changed in the state, for its changelog; None for nothing.
         whole: write the whole state instead, for one without deltas.
+        finishes: batches to finish once this step and all before it are durable; with a change of state, or
+            alone.
+        ahead: the partition may go on while its state is being written.
     """
 
     outputs: Sequence[Output] = ()
     delta: bytes | None = None
     whole: bool = False
+    finishes: Sequence[RecordBatch] = ()
+    ahead: bool = False
 
     @property
     def changes_state(self) -> bool:
         return self.whole or self.delta is not None
+
+    @property
+    def only_finishes(self) -> bool:
+        return bool(self.finishes) and not self.outputs and not self.changes_state
 
 
 #: A step that only lets others run.
@@ -58,7 +71,7 @@ class Report(Protocol):
     """What a loop tells of itself."""
 
     def worked(self, seconds: float, records: int) -> None:
-        """A partition took so many records at once; so long until all they cause was durable."""
+        """A partition took so many records at once; so long until it could go on with the next ones."""
 
     def restored(self, seconds: float) -> None:
         """The state of a partition was restored in so long."""
@@ -75,10 +88,10 @@ class PartitionWork(Protocol):
         """Restore the state; called before the first batch."""
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
-        """Work on batches of the stage's topics in order of arrival; finish them once all is durable.
+        """Work on batches of the stage's topics in order of arrival; they are finished once all is durable.
 
-        What a step asks for is durable when the generator is resumed. It is closed instead when the partition
-        is taken away.
+        What a step asks for is durable when the generator is resumed, but for the state of a step that goes
+        ahead. The generator is closed instead when the partition is taken away.
         """
 
     def tick(self) -> Iterator[Step]:
@@ -152,6 +165,10 @@ class StageLoop(Generic[Work]):
         self._turn = asyncio.Lock()
         self._paused = False
         self._task: asyncio.Task[None] | None = None
+        #: writes what a round has changed, while the next one computes and sends
+        self._saving: asyncio.Task[None] | None = None
+        #: batches to finish after that
+        self._finishing: list[RecordBatch] = []
 
     @property
     def works(self) -> dict[int, Work]:
@@ -228,12 +245,19 @@ class StageLoop(Generic[Work]):
         self.resume()
 
     async def _still(self) -> bool:
-        """Take the turn, if it comes within `DRAIN_SECONDS`."""
+        """Take the turn once all is saved, if that comes within `DRAIN_SECONDS`."""
+        taken = False
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                return await self._turn.acquire()
+                taken = await self._turn.acquire()
+                if self._saving is not None:
+                    await asyncio.wait([self._saving])
         except TimeoutError:
-            return False
+            pass
+        # A failure is left to the next round.
+        if taken and self._saving is not None and self._saving.done() and not self._saving.exception():
+            self._settle()
+        return taken
 
     async def _run(self) -> None:
         try:
@@ -255,28 +279,66 @@ class StageLoop(Generic[Work]):
     async def _round(self) -> bool:
         """One step of every partition that has one; False if none had."""
         self._something.clear()
+        self._settle()
         steps: list[tuple[_Partition[Work], Step]] = []
         for partition in list(self._partitions.values()):
             if (step := self._next(partition)) is not None:
                 steps.append((partition, step))
         outputs = [output for _, step in steps for output in step.outputs]
-        saving = any(step.changes_state for _, step in steps)
+        changing = [(partition, step) for partition, step in steps if step.changes_state]
         if outputs:
             await self._outputs.send(outputs)
-        elif not saving:
+        elif not changing:
             await asyncio.sleep(0)
-        if saving:
+        if changing:
             if outputs:
                 failpoint(f"{self.name}:sent")
-            await self._changelog.save(
-                [
-                    Change(partition.number, partition.work.state, None if step.whole else step.delta)
-                    for partition, step in steps
-                    if step.changes_state and not partition.dropped
-                ]
-            )
-            failpoint(f"{self.name}:saved")
+            await self._saved()
+            self._save([(partition, step) for partition, step in changing if not partition.dropped])
+            if not all(step.ahead for _, step in changing):
+                await self._saved()
         return bool(steps)
+
+    def _save(self, steps: Sequence[tuple[_Partition[Work], Step]]) -> None:
+        """Begin to write what the steps have changed."""
+        writing = self._changelog.save(
+            [
+                Change(partition.number, partition.work.state, None if step.whole else step.delta)
+                for partition, step in steps
+            ]
+        )
+        self._finishing = [batch for _, step in steps for batch in step.finishes]
+        self._saving = asyncio.create_task(writing, name=f"save-{self.name}")
+        # The loop may be waiting.
+        self._saving.add_done_callback(lambda _: self._something.set())
+
+    async def _saved(self) -> None:
+        """Wait until what is being written is there.
+
+        Raises:
+            Exception: what went wrong with it.
+        """
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
+        self._settle()
+
+    def _settle(self) -> None:
+        """Finish what has been written meanwhile; raises what went wrong with it."""
+        if self._saving is not None and self._saving.done():
+            saving, self._saving = self._saving, None
+            saving.result()
+            failpoint(f"{self.name}:saved")
+            finishing, self._finishing = self._finishing, []
+            for batch in finishing:
+                batch.finish()
+
+    def _finish(self, batches: Sequence[RecordBatch]) -> None:
+        """Finish these as soon as nothing before them is being written."""
+        if self._saving is not None:
+            self._finishing += batches
+        else:
+            for batch in batches:
+                batch.finish()
 
     def _next(self, partition: _Partition[Work]) -> Step | None:
         """The next step of a partition, if it has something to do."""
@@ -292,6 +354,9 @@ class StageLoop(Generic[Work]):
                     return None
                 partition.worked_at = now
             step = next(partition.steps, None)
+            if step is not None and step.only_finishes:
+                self._finish(step.finishes)
+                continue
             if step is not None:
                 return step
             partition.steps = None

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import faust
-import numpy as np
 
 from models.decision import DecisionPolicy
 from models.deployment import Deployment
@@ -196,7 +195,7 @@ class ScoreWork:
         """Score what every input has reached."""
         if not self.waiting.rows:
             self._gate.rest(self._context.now_ms())
-            self._finish(self.waiting.done(FOREVER))
+            yield from self._finish(self.waiting.done(FOREVER))
             yield from self._pass_time()
             return
         if self.state.began == NEVER:
@@ -222,15 +221,17 @@ class ScoreWork:
         for chunk in self.waiting.take(frontier, self._chunk_rows, live):
             yield from self._score(chunk, frontier)
         self.unaccounted = self.waiting.received - self._scored - self.waiting.rows
-        self._finish(self.waiting.done(frontier, live))
+        yield from self._finish(self.waiting.done(frontier, live))
         if self._scored_until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
             self._scored_until = frontier
             yield self._mark(range(self._context.partitions))
 
-    def _finish(self, batches: list[RecordBatch]) -> None:
+    def _finish(self, batches: list[RecordBatch]) -> Iterator[Step]:
+        """Batches all of whose rows are scored."""
+        if batches:
+            yield Step(finishes=batches)
         for batch in batches:
-            batch.finish()
             if self._pinned_until is not None and batch.next_offset >= self._pinned_until:
                 self._pinned = False
 
@@ -281,11 +282,9 @@ class ScoreWork:
     ) -> Iterator[Step]:
         step = replace(step, told=dict(self._told))
         self.state.advance(step)
-        yield Step(outputs, self.state.delta(rows, frauds, step))
         saved, self._unsaved = self._unsaved, []
-        for batch in saved:
-            batch.finish()
         self._saved_at = self._context.clock()
+        yield Step(outputs, self.state.delta(rows, frauds, step), finishes=saved, ahead=step.slots is None)
 
     def _scored_meta(self) -> dict[str, object]:
         return {
@@ -307,12 +306,12 @@ class ScoreWork:
             {name: rows.arrays[name] for name in _SCORED},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
-        sources = rows.ints("card_partition")
+        parts, nothing = kept.split(rows.ints("card_partition")), kept.part(0, 0)
         topic = self._context.name("scored")
         # Rows that have waited for the label stage go on in step with it.
-        told = range(self._context.partitions) if everywhere else np.unique(sources).tolist()
+        told = range(self._context.partitions) if everywhere else list(parts)
         return [
-            Output(topic, partition, None, kept.take(np.flatnonzero(sources == partition)).encode())
+            Output(topic, partition, None, parts.get(partition, nothing).encode())
             for partition in self._heartbeat.due(told, self._context.clock())
         ]
 

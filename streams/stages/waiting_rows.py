@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from streams.stages.alignment import FOREVER, NEVER
+from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns, concat
 from streams.stages.rows import require_spec
 from streams.stages.score_core import in_score_order
@@ -45,6 +45,40 @@ class Chunk:
     ahead: dict[int, Offsets]
 
 
+@dataclass(slots=True)
+class _Part:
+    """Rows of one card partition, their watermarks never falling."""
+
+    card_partition: int
+    rows: Columns
+    lowest: int
+    highest: int
+
+    @classmethod
+    def of(cls, card_partition: int, rows: Columns) -> _Part:
+        watermarks = rows.ints("watermark")
+        return cls(card_partition, rows, int(watermarks[0]), int(watermarks[-1]))
+
+    def lower(self, watermark: int) -> None:
+        """No row has a higher watermark than this."""
+        if self.highest > watermark:
+            self.rows.arrays["watermark"] = np.minimum(self.rows.ints("watermark"), watermark)
+            self.lowest, self.highest = min(self.lowest, watermark), watermark
+
+    def live(self, now_ms: int, within_ms: int) -> bool:
+        """Whether all rows are."""
+        if self.lowest >= now_ms - within_ms:
+            return True
+        near = np.abs(self.rows.ints("event_time") - now_ms) <= within_ms
+        return bool((near | (self.rows.ints("watermark") >= now_ms - within_ms)).all())
+
+    def cut(self, frontier: int) -> int:
+        """How many rows have a watermark up to `frontier`."""
+        if self.highest <= frontier:
+            return len(self.rows)
+        return int(np.searchsorted(self.rows.ints("watermark"), frontier, side="right"))
+
+
 class WaitingRows(Generic[Token]):
     """A buffer ordered by watermark.
 
@@ -62,7 +96,7 @@ class WaitingRows(Generic[Token]):
         self._spec_digest = spec_digest
         #: by card partition, offset and watermark of the last row that came, already scored or not
         self._last: dict[int, tuple[int, int]] = {}
-        self._parts: list[Columns] = []
+        self._parts: list[_Part] = []
         #: with the highest watermark of the message's rows, by card partition
         self._tokens: deque[tuple[dict[int, int], Token]] = deque()
         self.rows = 0
@@ -84,24 +118,25 @@ class WaitingRows(Generic[Token]):
             if not len(part):
                 continue
             last, top = self._last.get(card_partition, (-1, NEVER))
-            rows = part.take(part.ints("offset") > last)
+            offsets = part.ints("offset")
+            rows = part if offsets[0] > last else part.take(offsets > last)
             if not len(rows):
                 continue
             watermarks = np.minimum.accumulate(rows.ints("watermark")[::-1])[::-1]
-            if int(watermarks[0]) < top:
+            if watermarks[0] < top:
                 self._step_back(card_partition, int(watermarks[0]), highest)
-            self._last[card_partition] = int(rows.ints("offset")[-1]), int(watermarks[-1])
-            arrays = {
-                "card_partition": np.full(len(rows), card_partition, dtype=np.int64),
-                "watermark": np.ascontiguousarray(watermarks),
-            }
-            rows = Columns(rows.meta, rows.arrays | arrays, rows.strings)
-            rows = rows.take(self._unscored(card_partition, rows.ints("offset")))
+            offsets = rows.ints("offset")
+            self._last[card_partition] = int(offsets[-1]), int(watermarks[-1])
+            lowered = {"watermark": np.ascontiguousarray(watermarks)}
+            rows = Columns(rows.meta, rows.arrays | lowered, rows.strings)
+            if offsets[0] <= self._applied.get(card_partition, -1) or card_partition in self._ahead:
+                rows = rows.take(self._unscored(card_partition, offsets))
             if not len(rows):
                 continue
-            highest[card_partition] = int(rows.ints("watermark")[-1])
-            self.newest = max(self.newest, highest[card_partition])
-            self._parts.append(rows)
+            waiting = _Part.of(card_partition, rows)
+            highest[card_partition] = waiting.highest
+            self.newest = max(self.newest, waiting.highest)
+            self._parts.append(waiting)
             self.rows += len(rows)
             self.received += len(rows)
         self._tokens.append((highest, token))
@@ -114,17 +149,19 @@ class WaitingRows(Generic[Token]):
     def _step_back(self, card_partition: int, watermark: int, highest: dict[int, int]) -> None:
         """No row of the card partition that waits has a higher watermark than this."""
         for part in self._parts:
-            watermarks = part.ints("watermark")
-            high = (part.ints("card_partition") == card_partition) & (watermarks > watermark)
-            part.arrays["watermark"] = np.where(high, watermark, watermarks)
+            if part.card_partition == card_partition:
+                part.lower(watermark)
         for each in (highest, *(each for each, _ in self._tokens)):
             if each.get(card_partition, NEVER) > watermark:
                 each[card_partition] = watermark
-        self.newest = max((int(part.ints("watermark").max()) for part in self._parts), default=NEVER)
+        self._find_newest()
+
+    def _find_newest(self) -> None:
+        self.newest = max((part.highest for part in self._parts), default=NEVER)
 
     def oldest(self) -> int:
         """The smallest event time that waits."""
-        return min((int(part.ints("event_time").min()) for part in self._parts), default=NEVER)
+        return min((int(part.rows.ints("event_time").min()) for part in self._parts), default=NEVER)
 
     def live(self, now_ms: int, within_ms: int) -> tuple[frozenset[int], int]:
         """The card partitions of which rows wait, all of them live; the largest watermark of all other rows.
@@ -133,25 +170,9 @@ class WaitingRows(Generic[Token]):
         pause the watermark stays behind until a second card has come. One odd stamp among the rows of a
         history makes no partition live.
         """
-        waiting: set[int] = set()
-        old: set[int] = set()
-        for part in self._parts:
-            partitions, watermarks = part.ints("card_partition"), part.ints("watermark")
-            live = watermarks >= now_ms - within_ms
-            if not live.all():
-                live |= np.abs(part.ints("event_time") - now_ms) <= within_ms
-            waiting.update(np.unique(partitions).tolist())
-            old.update(np.unique(partitions[~live]).tolist())
-        live_ones = frozenset(waiting - old)
-        newest = (
-            int(
-                part.ints("watermark")[~np.isin(part.ints("card_partition"), list(live_ones))].max(
-                    initial=NEVER
-                )
-            )
-            for part in self._parts
-        )
-        return live_ones, max(newest, default=NEVER) if old else NEVER
+        old = {part.card_partition for part in self._parts if not part.live(now_ms, within_ms)}
+        newest = max((part.highest for part in self._parts if part.card_partition in old), default=NEVER)
+        return frozenset(part.card_partition for part in self._parts) - old, newest
 
     def take(self, frontier: int, chunk: int, live: Collection[int] = ()) -> Iterator[Chunk]:
         """Rows with a watermark up to `frontier` in scoring order, in chunks of at most twice `chunk` rows.
@@ -163,15 +184,8 @@ class WaitingRows(Generic[Token]):
         """
         if not self._parts:
             return
-        rows = concat(self._parts)
-        ready = rows.ints("watermark") <= frontier
-        if live:
-            ready |= np.isin(rows.ints("card_partition"), list(live))
-        rest = rows.take(~ready) if frontier < FOREVER else None
-        self._parts = [rest] if rest is not None and len(rest) else []
-        chosen = in_score_order(rows.take(ready))
+        chosen = in_score_order(self._ready(frontier, live))
         self.rows -= len(chosen)
-        self.newest = max((int(part.ints("watermark").max()) for part in self._parts), default=NEVER)
         watermarks = chosen.ints("watermark")
         start = 0
         while start < len(chosen):
@@ -185,9 +199,28 @@ class WaitingRows(Generic[Token]):
             yield self._chunk(chosen, start, stop, end)
             start = stop
 
+    def _ready(self, frontier: int, live: Collection[int]) -> Columns:
+        """The rows to take, which no longer wait then, with their `card_partition`."""
+        ready, rest = [], []
+        for part in self._parts:
+            rows = part.rows
+            count = len(rows) if part.card_partition in live else part.cut(frontier)
+            if count:
+                ready.append((part.card_partition, rows.part(0, count)))
+            if count < len(rows):
+                rest.append(_Part.of(part.card_partition, rows.part(count, len(rows))))
+        if not ready:
+            return self._parts[0].rows.part(0, 0)
+        self._parts = rest
+        self._find_newest()
+        rows = concat([each for _, each in ready])
+        partitions = np.array([partition for partition, _ in ready], np.int64)
+        column = {"card_partition": np.repeat(partitions, [len(each) for _, each in ready])}
+        return Columns(rows.meta, rows.arrays | column, rows.strings)
+
     def _chunk(self, chosen: Columns, start: int, stop: int, end: int) -> Chunk:
         """The rows from `start` to `stop`, where those up to `end` have no higher watermark than the last."""
-        rows = chosen.take(np.arange(start, stop))
+        rows = chosen.part(start, stop)
         partitions, offsets = rows.ints("card_partition"), rows.ints("offset")
         left = chosen.ints("card_partition")[stop:end], chosen.ints("offset")[stop:end]
         applied, ahead = {}, {}

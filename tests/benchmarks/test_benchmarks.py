@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, stages, training
 from benchmarks.contenders.work import DAY, CardWindows, window_features
 from benchmarks.harness import Contender, ContenderFailed, Measurement
 from benchmarks.kafka import partition_of
 from benchmarks.workload import Workload, draw, messages, row_of
+from models.spec import FeatureSpec
 
 
 def measurement(rate: float) -> Measurement:
@@ -85,3 +86,14 @@ def test_quality_says_when_the_history_is_not_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.quality", "--json", "--shared", str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "no handbook" in json.loads(ran.stdout)["absent"]
+
+
+def test_the_stages_score_every_transaction_they_are_charged_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short measurement goes through both stages, with a score for every row; costs are of rows counted."""
+    little = training.train(FeatureSpec.default(), Workload(1_000, cards=50, terminals=50, stolen=0.05))
+    monkeypatch.setattr(stages, "trained", lambda: little)
+    found = stages.measure(rows=20, rounds=10, partitions=2, seed=3)
+    assert set(found) == {
+        "card_us_per_transaction", "score_us_per_transaction", "card_round_ms", "score_round_ms",
+    }  # fmt: skip
+    assert found["card_round_ms"] == pytest.approx(found["card_us_per_transaction"] * 20 / 1000, rel=0.05)

@@ -27,7 +27,10 @@ class State:
 
 
 class Work:
-    """One step for every batch, whose delta is its first offset; batch 13 is bad luck."""
+    """One step for every batch, whose delta is its first offset; batch 13 is bad luck.
+
+    In partition 9 a step goes ahead and finishes its batch; elsewhere a step of its own does so at the end.
+    """
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
@@ -44,8 +47,11 @@ class Work:
             if batch.first_offset == 13:
                 raise RuntimeError("bad luck")
             offset = str(batch.first_offset).encode()
-            yield Step([Output("out", self.partition, None, offset)], offset)
-            batch.finish()
+            ahead = self.partition == 9
+            finishes = [batch] if ahead else []
+            yield Step([Output("out", self.partition, None, offset)], offset, False, finishes, ahead)
+        if self.partition != 9:
+            yield Step(finishes=batches)
 
     def tick(self) -> Iterator[Step]:
         self.events.append("tick")
@@ -56,14 +62,18 @@ class Work:
 
 
 class Stage:
-    """A loop whose broker is a list of what was sent and saved, in order. Sends wait for `may_send`."""
+    """A loop whose broker is a list of what was sent and saved, in order.
+
+    Sends wait for `may_send`, saves for `may_save`; one of batch 66 fails.
+    """
 
     def __init__(self, most: int = 4) -> None:
         self.errors: list[BaseException] = []
         self.failed = asyncio.Event()
-        self.may_send, self.sending = asyncio.Event(), asyncio.Event()
+        self.may_send, self.sending, self.may_save = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.may_save.set()
         self.log: list[tuple[str, set[tuple[int, bytes | None]]]] = []
-        self.books = {partition: PartitionBook("t", partition) for partition in range(2)}
+        self.books = {partition: PartitionBook("t", partition) for partition in (0, 1, 9)}
         self.loop: StageLoop[Work] = StageLoop(
             "stage",
             Work,
@@ -90,6 +100,9 @@ class Stage:
         self.log.append(("sent", {(record.partition, record.value) for record in records}))
 
     async def save(self, changes: Sequence[Change]) -> None:
+        await self.may_save.wait()
+        if any(change.delta == b"66" for change in changes):
+            raise RuntimeError("not saved")
         self.log.append(("saved", {(change.partition, change.delta) for change in changes}))
 
     async def on_error(self, error: BaseException) -> None:
@@ -201,6 +214,52 @@ def test_a_pause_keeps_all_partitions_still() -> None:
         assert stage.loop.works[0].taken == [[0]]
         stage.loop.resume()
         await until(lambda: stage.books[0].committable == 2)
+        await stage.loop.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_step_that_goes_ahead_is_finished_when_it_is_saved() -> None:
+    """The next round is sent while the one before is being saved, and saved after it."""
+
+    async def scenario() -> None:
+        stage = Stage()
+        stage.may_send.set()
+        stage.may_save.clear()
+        await stage.loop.open([9])
+        stage.put(9, 0)
+        await until(lambda: len(stage.log) == 1)
+        stage.put(9, 1)
+        await until(lambda: len(stage.log) == 2)
+        assert stage.log == [("sent", {(9, b"0")}), ("sent", {(9, b"1")})]
+        assert stage.books[9].finished is None
+        pausing = asyncio.create_task(stage.loop.pause())
+        stage.put(9, 2)
+        await asyncio.sleep(0)
+        stage.may_save.set()
+        await pausing
+        assert stage.log[2:] == [("saved", {(9, b"0")}), ("saved", {(9, b"1")})]
+        assert stage.books[9].committable == 2
+        stage.loop.resume()
+        await until(lambda: stage.books[9].committable == 3)
+        await stage.loop.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_state_that_cannot_be_saved_ends_the_worker() -> None:
+    """Also when nothing more comes: the batch stays unfinished, and the ones before it are not touched."""
+
+    async def scenario() -> None:
+        stage = Stage()
+        stage.may_send.set()
+        await stage.loop.open([9])
+        stage.put(9, 65)
+        await until(lambda: stage.books[9].committable == 66)
+        stage.put(9, 66)
+        await stage.failed.wait()
+        assert [str(error) for error in stage.errors] == ["not saved"]
+        assert stage.books[9].committable == 66
         await stage.loop.stop()
 
     asyncio.run(scenario())
