@@ -5,6 +5,9 @@ second; and with the observe stage beside them, scraped too. Counters within the
 off, so they are in all three. `tx_per_second` ends with the last score; CPU is counted until everything that
 the worker has to read is read, so that observing which lags behind is not left out. `overhead` is what each
 costs beyond the first: the share of throughput lost, and of CPU added, for every pair of runs of a round.
+
+The transactions are of just now and as dense in event time as a worker is fast: windows and evaluations come
+by event time, and of a history they come more often than they ever do live.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import argparse
 import re
 import statistics
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks import brokers, fraudstream, harness
@@ -23,6 +28,8 @@ from benchmarks.harness import Contender, Measurement, Run
 from benchmarks.workload import Workload, messages
 
 SCRAPE_SECONDS = 1.0
+#: Between two transactions by event time.
+SPACING_MS = 0.1
 #: Scrapes in a row without lag, by which everything is read.
 _CALM = 2
 _ADDRESS = re.compile(r"metrics and health on (http://\S+)")
@@ -30,15 +37,23 @@ _LAG = re.compile(r"^fraud_consumer_lag_messages\{.*\} (\S+)$", re.MULTILINE)
 
 
 class Scraper:
-    """Asks a worker for its metrics once a second, as Prometheus would."""
+    """Asks a worker for its metrics once a second, as Prometheus would, from `start` on."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         #: scrapes in a row by which nothing was left to read
-        self.calm = 0
-        self._thread.start()
+        self._calm = 0
+
+    def start(self) -> None:
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def settled(self) -> bool:
+        """Whether everything is read; this begins to ask, if nothing has."""
+        self.start()
+        return self._calm >= _CALM
 
     def _run(self) -> None:
         while not self._ended.wait(SCRAPE_SECONDS):
@@ -47,13 +62,14 @@ class Scraper:
                 continue
             try:
                 with urllib.request.urlopen(f"{found[1]}/metrics", timeout=10) as answer:
-                    self.calm = self.calm + 1 if nothing_lags(answer.read().decode()) else 0
+                    self._calm = self._calm + 1 if nothing_lags(answer.read().decode()) else 0
             except OSError:
-                self.calm = 0
+                self._calm = 0
 
     def end(self) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 def nothing_lags(exposition: str) -> bool:
@@ -63,14 +79,13 @@ def nothing_lags(exposition: str) -> bool:
 
 
 @contextmanager
-def _scraped(run: Run) -> Iterator[Callable[[], bool]]:
+def _scraping(run: Run, *, always: bool) -> Iterator[Callable[[], bool]]:
+    """During the run, or when all is scored, to see the end of it."""
     scraper = Scraper(run.directory / "contender.log")
-
-    def begin() -> bool:
-        return scraper.calm >= _CALM
-
+    if always:
+        scraper.start()
     try:
-        yield begin
+        yield scraper.settled
     finally:
         scraper.end()
 
@@ -85,7 +100,7 @@ def _worker(name: str, stages: str, *, scraped: bool) -> Contender:
         fraudstream.absent,
         fraudstream.prepare,
         begins=fraudstream.HOP_TOPIC,
-        beside=_scraped if scraped else None,
+        beside=partial(_scraping, always=scraped),
     )
 
 
@@ -116,7 +131,7 @@ def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--transactions", type=int, default=100_000)
+    parser.add_argument("--transactions", type=int, default=200_000)
     parser.add_argument("--seconds", type=float, default=120.0, help="longest measured span of one run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--partitions", type=int, default=4)
@@ -125,7 +140,8 @@ def main() -> int:
     options = parser.parse_args()
 
     load = harness.machine()
-    workload = Workload(options.transactions, seed=options.seed)
+    start = int(time.time() * 1000 - options.transactions * SPACING_MS)
+    workload = Workload(options.transactions, seed=options.seed, spacing_ms=SPACING_MS, start_ms=start)
     backlog = messages(workload)
     results = harness.interleaved(
         VARIANTS,
