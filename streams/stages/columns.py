@@ -113,9 +113,11 @@ class Columns:
 
     def split(self, destination: npt.NDArray[np.int64]) -> dict[int, Columns]:
         """The rows of each destination, in order, by destination; those without rows are left out."""
+        if not len(destination):
+            return {}
         order = np.argsort(destination, kind="stable")
         rows, found = self.take(order), destination[order]
-        starts = [0, *(np.flatnonzero(found[1:] != found[:-1]) + 1).tolist()] if len(found) else []
+        starts = [0, *(np.flatnonzero(found[1:] != found[:-1]) + 1).tolist()]
         return {
             int(found[start]): rows.part(start, stop)
             for start, stop in zip(starts, [*starts[1:], len(found)], strict=True)

@@ -71,3 +71,14 @@ def test_accessors_refuse_other_types() -> None:
     for wrong in (lambda: rows.floats("ints"), lambda: rows.ints("none"), lambda: rows.meta_int("models")):
         with pytest.raises(ColumnsError):
             wrong()
+
+
+def test_splitting_keeps_every_row_once_in_order() -> None:
+    """By destination; none for rows that are not there, and none at all for a batch without rows."""
+    rows = Columns({"m": 1}, {"n": np.arange(5)}, {"s": list("abcde")})
+    parts = rows.split(np.array([3, 0, 3, 1, 0]))
+    assert {where: part.strings["s"] for where, part in parts.items()} == {
+        0: ["b", "e"], 1: ["d"], 3: ["a", "c"],
+    }  # fmt: skip
+    assert [part.arrays["n"].tolist() for part in parts.values()] == [[1, 4], [3], [0, 2]]
+    assert rows.take(np.arange(0)).split(np.zeros(0, np.int64)) == {}
