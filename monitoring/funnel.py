@@ -1,80 +1,105 @@
-"""What analysts do with alerts, over a sliding event-time window: shown, opened, confirmed, dismissed."""
+"""What analysts do with alerts: shown, opened, confirmed or dismissed, counted in the slot of the alert.
+
+An action belongs to the window of its alert, whenever it comes. An action repeated counts once; of several
+decisions on one alert the latest holds; an opened or decided alert counts as shown even if the event that
+said so was lost. The order in which actions are read changes nothing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from monitoring.tallies import Tally
 
 NAN = float("nan")
-_START = -(2**62)
 DECISIONS = ("confirmed", "dismissed")
+STEPS = ("shown", "opened", *DECISIONS)
+_NEVER = -(2**62)
 
 
-@dataclass(slots=True)
-class _Alert:
-    last_action: int
-    actions: set[str] = field(default_factory=set)
-    decision: str = ""
-    decided_at: int = _START
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an alert has come.
 
-
-class AlertFunnel:
-    """Distinct alerts by action within the last `window_ms` of event time, at most `capacity` of them.
-
-    An action repeated on one alert counts once. Of several decisions on one alert the latest holds. An opened
-    or decided alert counts as shown even if the event that said so was lost.
+    Args:
+        opened: somebody looked at it.
+        decision: `confirmed`, `dismissed`, or empty.
+        decided_at: action time of that decision, epoch ms.
+        shown: it was on somebody's screen.
     """
 
-    def __init__(self, window_ms: int, capacity: int = 100_000) -> None:
-        self._window_ms, self._capacity = window_ms, capacity
-        self._alerts: dict[str, _Alert] = {}
-        self._watermark = _START
+    shown: bool = False
+    opened: bool = False
+    decision: str = ""
+    decided_at: int = _NEVER
 
-    def observe(self, alert_id: str, action: str, action_time: int) -> None:
-        """Takes one feedback event; `action_time` in epoch milliseconds.
+    def after(self, action: str, action_time: int) -> Progress:
+        """With one more action; decisions at the same time are ordered by name."""
+        if action not in DECISIONS:
+            return Progress(True, self.opened or action == "opened", self.decision, self.decided_at)
+        if (action_time, action) <= (self.decided_at, self.decision):
+            return self
+        return Progress(True, True, action, action_time)
 
-        An event older than the window is ignored. One ahead of the watermark counts as done at it; only
-        `advance` moves the window, so a wrong clock neither empties it nor stays in it for ever.
-        """
-        if action_time <= self._watermark - self._window_ms:
-            return
-        seen = action_time if self._watermark == _START else min(action_time, self._watermark)
-        # Taken out and put back, so that the dictionary stays in the order of the last action seen.
-        alert = self._alerts.pop(alert_id, None) or _Alert(seen)
-        alert.last_action = max(alert.last_action, seen)
-        alert.actions.add(action)
-        if action in DECISIONS and action_time >= alert.decided_at:
-            alert.decision, alert.decided_at = action, action_time
-        self._alerts[alert_id] = alert
-        if len(self._alerts) > self._capacity:
-            del self._alerts[next(iter(self._alerts))]
+    def steps(self) -> Iterator[str]:
+        """The steps of the funnel that it has reached."""
+        if self.shown:
+            yield "shown"
+        if self.opened:
+            yield "opened"
+        if self.decision:
+            yield self.decision
 
-    def advance(self, watermark: int) -> None:
-        """Moves the window to end at `watermark` (epoch ms) and forgets alerts without an action in it."""
-        if watermark <= self._watermark:
-            return
-        self._watermark = watermark
-        horizon = watermark - self._window_ms
-        while self._alerts:
-            oldest = next(iter(self._alerts))
-            if self._alerts[oldest].last_action > horizon:
-                break
-            del self._alerts[oldest]
 
-    def counts(self) -> dict[str, int]:
-        """Distinct alerts per action; later steps include earlier ones, decisions exclude each other."""
-        alerts = self._alerts.values()
-        confirmed = sum(alert.decision == "confirmed" for alert in alerts)
-        dismissed = sum(alert.decision == "dismissed" for alert in alerts)
-        opened = sum("opened" in alert.actions or bool(alert.decision) for alert in alerts)
-        return {"shown": len(alerts), "opened": opened, "confirmed": confirmed, "dismissed": dismissed}
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What the funnel needs of an alert.
 
-    def ctr(self) -> float:
-        """Share of the shown alerts that were opened; NaN without one."""
-        counts = self.counts()
-        return counts["opened"] / counts["shown"] if counts["shown"] else NAN
+    Args:
+        time: event time that places it, epoch ms.
+        model: name of what gave the score.
+        arm: `champion` or `canary`.
+        amount: minor units.
+        exponent: digits of the currency's minor unit.
+        seconded: other models and whether they would have raised it too.
+    """
 
-    def precision(self) -> float:
-        """Share of the decided alerts that were confirmed; NaN without one."""
-        counts = self.counts()
-        decided = counts["confirmed"] + counts["dismissed"]
-        return counts["confirmed"] / decided if decided else NAN
+    time: int
+    model: str
+    arm: str
+    amount: int
+    exponent: int
+    seconded: Mapping[str, bool]
+
+
+def funnel_change(alert: Alert, before: Progress, after: Progress) -> Tally:
+    """What the step from `before` to `after` changes in the tally of the alert's slot."""
+    change: Tally = {}
+    for progress, sign in ((before, -1), (after, 1)):
+        for name in progress.steps():
+            for key in (name, f"{name}@by:{alert.model}|{alert.arm}"):
+                change[key] = change.get(key, 0) + sign
+        if progress.decision:
+            _decided(change, alert, progress, sign)
+    return {name: value for name, value in change.items() if value}
+
+
+def _decided(change: Tally, alert: Alert, progress: Progress, sign: int) -> None:
+    def count(name: str, value: int = 1) -> None:
+        change[name] = change.get(name, 0) + sign * value
+
+    delay = min(max(progress.decided_at - alert.time, 0), 10**11)
+    count("decision_ms", delay)
+    count(f"decision_ms@by:{alert.model}|{alert.arm}", delay)
+    if progress.decision == "confirmed":
+        count(f"confirmed_amount@exponent:{alert.exponent}", alert.amount)
+    for name, would in alert.seconded.items():
+        count(f"decided@shadow:{name}")
+        if would == (progress.decision == "confirmed"):
+            count(f"agreed@shadow:{name}")
+
+
+def ratio(part: int, whole: int) -> float:
+    """`part` / `whole`; NaN without a whole."""
+    return part / whole if whole else NAN

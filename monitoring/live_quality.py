@@ -1,59 +1,82 @@
-"""Model quality over a sliding event-time window of matured outcomes, in bounded memory.
+"""Model quality by days of event time, from matured outcomes, in bounded memory.
 
 Scores are counted in fixed bins, equally wide in the logit, so that the crowd of scores near 0 is resolved as
-finely as the few near 1. Average precision and AUC treat the scores of one bin as ties.
+finely as the few near 1. Average precision and AUC treat the scores of one bin as ties. Everything counted is
+a whole number: what came in does not depend on its order, and an outcome can be taken back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from monitoring.event_windows import EventWindow
 from monitoring.quality import NAN, Bools, Floats, Ints, ap_of_counts, auc_of_counts
 
 BINS = 2048
 LOGIT_RANGE = 14.0
 DAY_MS = 86_400_000
+#: Days that a figure looks back over.
+DAYS = 28
+#: Scores are summed in millionths.
+_UNIT = 1_000_000
+
+
+def logit_bins(score: Floats) -> Ints:
+    """The bin of each score in 0..1."""
+    clipped = np.clip(score, 1e-9, 1 - 1e-9)
+    logit = np.log(clipped / (1 - clipped))
+    return np.clip((logit + LOGIT_RANGE) * (BINS / (2 * LOGIT_RANGE)), 0, BINS - 1).astype(np.int64)
 
 
 class ScoreSketch:
-    """Counts and score sums of genuine and fraudulent outcomes per logit bin; 48 KB."""
+    """Counts and score sums of genuine and fraudulent outcomes per logit bin; 48 KB.
 
-    def __init__(self) -> None:
-        self.genuine = np.zeros(BINS)
-        self.fraud = np.zeros(BINS)
-        self.score_sum = np.zeros(BINS)
+    Args:
+        counts: i64[3, BINS]: genuine, fraud, sum of the scores in millionths; None for an empty one.
+    """
 
-    def update(self, truth: Bools, score: Floats) -> None:
-        """Counts rows of 0..1 scores; rows without a finite score are left out."""
+    def __init__(self, counts: Ints | None = None) -> None:
+        self.counts = np.zeros((3, BINS), dtype=np.int64) if counts is None else counts
+
+    def update(self, truth: Bools, score: Floats, sign: int = 1) -> None:
+        """Counts rows of 0..1 scores, or takes them back; rows without a finite score are left out."""
         known = np.isfinite(score)
         truth, score = truth[known], score[known]
-        clipped = np.clip(score, 1e-9, 1 - 1e-9)
-        logit = np.log(clipped / (1 - clipped))
-        index = np.clip((logit + LOGIT_RANGE) * (BINS / (2 * LOGIT_RANGE)), 0, BINS - 1).astype(np.int64)
-        frauds = np.bincount(index, weights=truth, minlength=BINS)
-        self.fraud += frauds
-        self.genuine += np.bincount(index, minlength=BINS) - frauds
-        self.score_sum += np.bincount(index, weights=score, minlength=BINS)
+        index = logit_bins(score)
+        # Not by counting all bins: most updates have few rows.
+        np.add.at(self.counts[0], index[~truth], sign)
+        np.add.at(self.counts[1], index[truth], sign)
+        np.add.at(self.counts[2], index, sign * np.round(score * _UNIT).astype(np.int64))
 
     def merge(self, other: ScoreSketch) -> None:
-        self.genuine += other.genuine
-        self.fraud += other.fraud
-        self.score_sum += other.score_sum
+        self.counts += other.counts
+
+    @property
+    def genuine(self) -> Ints:
+        """Genuine outcomes by bin."""
+        found: Ints = self.counts[0]
+        return found
+
+    @property
+    def fraud(self) -> Ints:
+        """Frauds by bin."""
+        found: Ints = self.counts[1]
+        return found
 
     @property
     def rows(self) -> int:
-        return int(self.genuine.sum() + self.fraud.sum())
+        return int(self.counts[:2].sum())
 
     @property
     def frauds(self) -> int:
-        return int(self.fraud.sum())
+        return int(self.counts[1].sum())
 
     def average_precision(self) -> float:
-        return ap_of_counts(self.genuine, self.fraud)
+        return ap_of_counts(self.counts[0].astype(np.float64), self.counts[1].astype(np.float64))
 
     def roc_auc(self) -> float:
-        return auc_of_counts(self.genuine, self.fraud)
+        return auc_of_counts(self.counts[0].astype(np.float64), self.counts[1].astype(np.float64))
 
     def precision(self, n: int) -> float:
         """Share of frauds among the n highest scores; of the last bin that is reached, as large as in it."""
@@ -69,75 +92,71 @@ class ScoreSketch:
 
     def calibration_error(self, bins: int = 15) -> float:
         """Expected calibration error over equal-width bins; a logit bin belongs where its mean score lies."""
-        rows = self.genuine + self.fraud
+        rows = self.counts[0] + self.counts[1]
         used = rows > 0
         if not used.any():
             return NAN
-        mean = self.score_sum[used] / rows[used]
-        coarse = np.minimum((mean * bins).astype(np.int64), bins - 1)
-        gap = np.bincount(coarse, weights=self.fraud[used] - self.score_sum[used], minlength=bins)
+        scores = self.counts[2][used] / _UNIT
+        coarse = np.minimum((scores / rows[used] * bins).astype(np.int64), bins - 1)
+        gap = np.bincount(coarse, weights=self.counts[1][used] - scores, minlength=bins)
         return float(np.abs(gap).sum() / rows.sum())
 
 
 class CardDay:
-    """The most suspect cards of one day: highest score and whether any outcome was a fraud.
+    """The most suspect cards of one day: highest score and how many outcomes were frauds.
 
     Holds at most `capacity` cards. A card pushed out by more suspect ones returns if it scores high again,
     without its earlier outcomes; with a capacity many times k this does not reach the k cards that count.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int = 2_000) -> None:
         self._capacity = capacity
         self._floor = -np.inf
-        self._cards: dict[int, tuple[float, bool]] = {}
+        self.cards: dict[int, tuple[float, int]] = {}
 
-    def update(self, card: Ints, truth: Bools, score: Floats) -> None:
+    def update(self, card: Ints, truth: Bools, score: Floats, sign: int = 1) -> None:
         # Below every held card a row can only matter by being a fraud.
-        relevant = (score >= self._floor) | truth
+        relevant = np.isfinite(score) & ((score >= self._floor) | truth)
         card, truth, score = card[relevant], truth[relevant], score[relevant]
-        cards = self._cards
+        cards = self.cards
         for number, fraud, value in zip(card.tolist(), truth.tolist(), score.tolist(), strict=True):
-            held = cards.get(number)
-            cards[number] = (value, fraud) if held is None else (max(held[0], value), held[1] or fraud)
+            highest, frauds = cards.get(number, (-np.inf, 0))
+            cards[number] = (max(highest, value), frauds + sign * fraud)
         if len(cards) > 2 * self._capacity:
             best = sorted(cards.items(), key=lambda item: (-item[1][0], item[0]))
-            self._cards = dict(best[: self._capacity])
+            self.cards = dict(best[: self._capacity])
             self._floor = best[self._capacity - 1][1][0]
-
-    def merge(self, other: CardDay) -> None:
-        for number, (value, fraud) in other._cards.items():
-            held = self._cards.get(number, (-np.inf, False))
-            self._cards[number] = (max(held[0], value), held[1] or fraud)
 
     def precision(self, k: int) -> float:
         """Share of the k most suspect cards with a fraud; the divisor is always k."""
-        best = sorted(self._cards.items(), key=lambda item: (-item[1][0], item[0]))[:k]
-        return sum(fraud for _, (_, fraud) in best) / k
+        best = sorted(self.cards.items(), key=lambda item: (-item[1][0], item[0]))[:k]
+        return sum(frauds > 0 for _, (_, frauds) in best) / k
 
 
-class RoleQuality:
-    """Quality of one role's scores over the last `days` days of matured outcomes."""
+class DayQuality:
+    """One role's scores on the outcomes of one day."""
 
-    def __init__(self, days: int = 28, k: int = 100, card_capacity: int = 2_000) -> None:
-        self._k = k
-        self._scores = EventWindow(ScoreSketch, DAY_MS, days)
-        self._cards = EventWindow(lambda: CardDay(card_capacity), DAY_MS, days)
+    def __init__(self) -> None:
+        self.scores = ScoreSketch()
+        self.cards = CardDay()
 
-    def update(self, event_time: Ints, card: Ints, truth: Bools, score: Floats) -> None:
-        """Takes matured outcomes: transaction time (epoch ms), card hash, fraud, and the score given then."""
-        for sketch, rows in self._scores.split(event_time):
-            sketch.update(truth[rows], score[rows])
-        for day, rows in self._cards.split(event_time):
-            day.update(card[rows], truth[rows], score[rows])
+    def update(self, card: Ints, truth: Bools, score: Floats, sign: int = 1) -> None:
+        """Takes outcomes, or takes them back: card hash, fraud, and the score given then."""
+        self.scores.update(truth, score, sign)
+        self.cards.update(card, truth, score, sign)
 
-    def scores(self) -> ScoreSketch:
-        """The window's sketch, with average precision, AUC and calibration error."""
-        return self._scores.merged()
 
-    def card_precision(self) -> float:
-        """Mean CP@k over the window's days but the newest, which is not complete; NaN before that.
+def merged(days: Iterable[DayQuality]) -> ScoreSketch:
+    """The scores of several days."""
+    total = ScoreSketch()
+    for day in days:
+        total.merge(day.scores)
+    return total
 
-        Unlike the batch protocol, a card caught on one day stays in the later ones.
-        """
-        days = self._cards.older()
-        return float(np.mean([day.precision(self._k) for day in days])) if days else NAN
+
+def card_precision(days: Iterable[DayQuality], k: int = 100) -> float:
+    """Mean CP@k over the days; NaN without one. Unlike the batch protocol, a card caught on one day stays in
+    the later ones.
+    """
+    shares = [day.cards.precision(k) for day in days]
+    return float(np.mean(shares)) if shares else NAN

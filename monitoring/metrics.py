@@ -18,7 +18,10 @@ LABEL_SOURCES = ("chargeback", "analyst", OTHER)
 LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmatched", "dropped")
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
-DRIFT_KINDS = ("data", "score", "concept", "label")
+WINDOWS = ("1m", "1h", "24h")
+DRIFT_KINDS = (
+    "data", "unit_change", "missing", "out_of_range", "unseen", "score", "concept", "label",
+)  # fmt: skip
 ARMS = ("champion", "canary")
 MOVE_FAULTS = ("unusable", "stale", "refused")
 SUPPRESSED = ("cooldown", "budget")
@@ -242,27 +245,88 @@ METRICS: tuple[Definition, ...] = (
         "Messages of scored rows that were gone before they could be decided.",
         "any increase: the label stage was away for longer than topics.retention allows.",),
     Definition("fraud_feature_drift", "gauge", "ratio",
-        "Distance of a feature's recent distribution from its reference.",
-        "psi above 0.2.",
+        "A feature's last 24 h of event time against its reference: psi, js and ks are distances, effect is "
+        "the change of the mean logit that goes with it.",
+        "an alarm of the feature; each has a limit of its own.",
         labels=("feature", "measure"), limit=512),
     Definition("fraud_score_drift", "gauge", "ratio",
-        "PSI of a role's recent scores against its reference.",
+        "PSI of a role's scores of the last 24 h of event time against its reference.",
         "above 0.2.",
         labels=("role",)),
     Definition("fraud_drift_alarms_total", "counter", "alarms",
-        "Drift alarms raised.",
+        "Drift alarms raised, by kind; by chance alone about one in 30 days.",
         "any increase.",
         labels=("kind",), children=_each(DRIFT_KINDS)),
+    Definition("fraud_drift_raised", "gauge", "alarms",
+        "1 for each figure beyond its limit.",
+        "any.",
+        labels=("kind", "name"), limit=128),
+    Definition("fraud_concept_raised", "gauge", "alarms",
+        "1 for each role whose daily log loss (kind concept), or figure of labels (kind label) has changed.",
+        "any.",
+        labels=("kind", "name"), limit=64),
+    Definition("fraud_base_rate", "gauge", "ratio",
+        "Share of frauds among the outcomes of the last day of event time that is decided.",
+        "a jump."),
+    Definition("fraud_label_coverage", "gauge", "ratio",
+        "Share of the outcomes of that day which a label gave, by its source; maturity gave the others.",
+        "falling: a source has stopped.",
+        labels=("source",)),
+    Definition("fraud_estimated_base_rate", "gauge", "ratio",
+        "An estimate before labels: share of frauds to be expected among the scores of the last 24 h, if "
+        "they mean what they meant for the outcomes of 28 days.",
+        "far from fraud_base_rate.",
+        labels=("role",)),
+    Definition("fraud_estimated_average_precision", "gauge", "ratio",
+        "An estimate before labels: average precision to be expected of the scores of the last 24 h.",
+        "below fraud_average_precision.",
+        labels=("role",)),
     Definition("fraud_alert_funnel_total", "counter", "actions",
         "What analysts did with alerts.",
         "shown rises and opened does not.",
         labels=("action",), children=_each(FUNNEL)),
     Definition("fraud_alert_ctr", "gauge", "ratio",
-        "Share of the alerts shown in the window that were opened.",
+        "Share of the alerts of the last 24 h of event time that were shown and opened.",
         "falling: analysts no longer trust alerts."),
     Definition("fraud_alert_precision", "gauge", "ratio",
-        "Share of the alerts decided in the window that were confirmed.",
+        "Share of the alerts of the last 24 h of event time that were decided and confirmed.",
         "below what the threshold was set for."),
+    Definition("fraud_window_transactions", "gauge", "transactions",
+        "Transactions scored in the last window of event time, by its length; of all partitions together.",
+        "far from the same hour of last week.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_late_transactions", "gauge", "transactions",
+        "Transactions that came too late for the feature windows, in the last window of event time.",
+        "more than a few in a thousand.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_alerts", "gauge", "alerts",
+        "Alerts in the last window of event time.",
+        "far from what analysts can handle.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_alert_rate", "gauge", "ratio",
+        "Share of transactions that raised an alert, in the last window of event time.",
+        "a jump, or 0 for hours.",
+        labels=("window",), children=_each(WINDOWS)),
+    Definition("fraud_window_amount_minor", "gauge", "minor units",
+        "Money in the last 24 h of event time, by digits of the currency's minor unit: all, flagged by an "
+        "alert, confirmed by an analyst.",
+        "confirmed falling while flagged rises.",
+        labels=("kind", "exponent"), limit=32),
+    Definition("fraud_window_funnel_alerts", "gauge", "alerts",
+        "Alerts of the last 24 h of event time that reached a step of the funnel, by model and arm.",
+        "shown without opened.",
+        labels=("model", "arm", "step"), limit=64),
+    Definition("fraud_shadow_disagreement", "gauge", "ratio",
+        "Share of the transactions of the last 24 h on which a shadow would have decided otherwise.",
+        "a jump: one of the two has changed.",
+        labels=("name",), limit=32),
+    Definition("fraud_human_agreement", "gauge", "ratio",
+        "Share of the alerts of the last 24 h decided by analysts with which a shadow agrees.",
+        "none; above fraud_alert_precision a shadow is more selective than the champion.",
+        labels=("name",), limit=32),
+    Definition("fraud_decision_delay_seconds", "gauge", "seconds",
+        "Mean event time from a transaction to the decision on its alert, of the last 24 h.",
+        "above what stops a fraud."),
     Definition("fraud_decision_agreement", "gauge", "ratio",
         "Share of matured transactions of which alert and outcome say the same, alerts held back included.",
         "below the share of genuine transactions: no alert at all would agree more."),
@@ -361,9 +425,24 @@ class Metrics:
         self.feature_drift = gauge("fraud_feature_drift")
         self.score_drift = gauge("fraud_score_drift")
         self.drift_alarms = counter("fraud_drift_alarms_total")
+        self.drift_raised = gauge("fraud_drift_raised")
+        self.concept_raised = gauge("fraud_concept_raised")
+        self.base_rate = gauge("fraud_base_rate")
+        self.label_coverage = gauge("fraud_label_coverage")
+        self.estimated_base_rate = gauge("fraud_estimated_base_rate")
+        self.estimated_precision = gauge("fraud_estimated_average_precision")
         self.alert_funnel = counter("fraud_alert_funnel_total")
         self.alert_ctr = gauge("fraud_alert_ctr")
         self.alert_precision = gauge("fraud_alert_precision")
+        self.window_transactions = gauge("fraud_window_transactions")
+        self.window_late = gauge("fraud_window_late_transactions")
+        self.window_alerts = gauge("fraud_window_alerts")
+        self.window_alert_rate = gauge("fraud_window_alert_rate")
+        self.window_amount = gauge("fraud_window_amount_minor")
+        self.window_funnel = gauge("fraud_window_funnel_alerts")
+        self.shadow_disagreement = gauge("fraud_shadow_disagreement")
+        self.human_agreement = gauge("fraud_human_agreement")
+        self.decision_delay = gauge("fraud_decision_delay_seconds")
         self.decision_agreement = gauge("fraud_decision_agreement")
         self.outcome_precision = gauge("fraud_outcome_precision")
         self.outcome_recall = gauge("fraud_outcome_recall")

@@ -6,7 +6,7 @@
 | score | by-<last entity>, known-frauds, models, control | scores, alerts, scored, metrics |
 | label | labels, feedback, scored | outcomes, known-frauds, dead-letters |
 | learn | outcomes, models, control | models, metrics |
-| observe | scored, outcomes, feedback, control | metrics, control |
+| observe | scored, feedback, observe-parts, outcomes, control | observe-parts, metrics, control |
 
 Every stage is a consumer group of its own, so that stages can be spread over workers in any way.
 """
@@ -31,7 +31,7 @@ from streams.kafka.outputs import Outputs
 from streams.keys import signing_key
 from streams.sections import Broker
 from streams.settings import Settings
-from streams.stages import card, label, learn, observe, score
+from streams.stages import card, label, learn, merge, observe, score
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.model_feed import ModelFeed
@@ -152,7 +152,11 @@ def _batching(stage: str, settings: Settings) -> BatchingOptions:
                 max_batch=64, max_in_flight=learn.MOST_IN_FLIGHT, drain_timeout=0.2, fetch_max_wait_ms=100
             )
         case "observe":
-            return BatchingOptions(fetch_max_wait_ms=100)
+            # Batches stay unfinished, without their records, until what they changed is saved.
+            most = 2 * max(observe.MOST_UNSAVED, merge.MOST_UNSAVED)
+            return BatchingOptions(
+                max_batch=256, max_in_flight=most, drain_timeout=0.2, fetch_max_wait_ms=100
+            )
         case _:
             # Many batches may wait, for a partition takes all that has arrived at once.
             return BatchingOptions(max_batch=settings.worker.batch_rows, max_in_flight=16)

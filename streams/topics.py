@@ -9,6 +9,7 @@
 | scored | card | columns of a batch | score | label, observe |
 | known-frauds | terminal | columns of a batch | label | score |
 | outcomes | none, one partition | columns of a batch | label | learn, observe |
+| observe-parts | partition, one partition | sums of slots of time | observe | observe |
 | models | model | Snapshot | learn | score |
 | control | model | Move | you, observe | score, learn, observe |
 | metrics | metric | events | score, observe | you |
@@ -32,7 +33,7 @@ from streams.times import DAY
 
 Cleanup = Literal["delete", "compact"]
 
-STATEFUL_STAGES = ("card", "score", "label", "learn")
+STATEFUL_STAGES = ("card", "score", "label", "learn", "observe", "merge")
 _FOREVER = -1
 _LARGE = 16 * 1024 * 1024
 _CREATION_SECONDS = 30.0
@@ -145,12 +146,21 @@ class Catalogue:
                 public("dead_letters", "original bytes", "card label", "you", key="as it came"),
                 public("models", "Snapshot", "learn", "score learn", key="model", partitions=1),
                 public("control", "Move", "you observe", "score learn observe", key="model", partitions=1),
-                public("metrics", "event", "score learn observe", "you", key="metric", partitions=1),
+                public(
+                    "metrics",
+                    "Window, Drift, Quality, event",
+                    "score learn observe",
+                    "you",
+                    key="metric",
+                    partitions=1,
+                ),
                 *(internal(f"by-{each}", each, "columns", "card", "score") for each in entities),
                 internal("scored", "card", "columns", "score", "label observe"),
                 internal("known-frauds", first, "columns", "label", "score"),
                 # One partition: what the learners see has one order.
                 internal("outcomes", "none", "columns", "label", "learn observe", partitions=1),
+                # One partition: one worker puts the parts of all partitions together.
+                internal("observe-parts", "partition", "parts", "observe", "observe", partitions=1),
                 *(internal(f"{s}-state", "bucket", "state", s, s, state=True) for s in STATEFUL_STAGES),
             ),
             names.replication,

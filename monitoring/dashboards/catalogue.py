@@ -22,6 +22,12 @@ Known label values are there with 0 from the start; a share of nothing is NaN. H
 `_sum` and `_count`. The table is made from `monitoring/metrics.py` by `make generated`; what alerts ask of
 these metrics, and what to do then, is in [runbook.md](runbook.md).
 
+What is said to be of event time goes by the transactions, not by the clock, and one worker at a time
+shows it. In a replay these gauges pass through the history as fast as it is read, and rest where it ends:
+24 h are its last day, `1m` and `1h` are 0, for they hold transactions that reached Kafka within two
+hours, and drift is that of the last hour that all partitions have left behind. The metrics topic keeps
+every window ([records.md](records.md)). Counters, rates and latencies go by the clock.
+
 `/livez` fails when messages wait and none is worked on, `/readyz` until the broker is connected and every
 stage is in its group; both say why.
 

@@ -16,10 +16,17 @@ from monitoring.dashboards.builders import (
 from monitoring.dashboards.models import NO_REFERENCE
 from monitoring.dashboards.overview import NO_OUTCOMES
 
+#: Why there is nothing to see where nothing is wrong.
+QUIET = "nothing is beyond its limit"
+
 
 def _features(measure: str, over: str = "10") -> str:
     distance = largest("fraud_feature_drift", 'feature=~"$feature"', f'measure="{measure}"', by="feature")
     return f"topk({over}, {distance})"
+
+
+def _effect() -> str:
+    return largest("fraud_feature_drift", 'feature=~"$feature"', 'measure="effect"', by="feature")
 
 
 DRIFT = Dashboard(
@@ -40,6 +47,18 @@ DRIFT = Dashboard(
                     height=4,
                     limit=1,
                 ),
+                Panel(
+                    "Figures beyond their limit",
+                    "Values, drift and scores beyond what chance hardly passes. Bad: any.",
+                    "short",
+                    (Query(largest("fraud_drift_raised", by="kind, name"), "{{kind}} {{name}}", QUIET),),
+                ),
+                Panel(
+                    "Changed by outcomes",
+                    "Roles whose daily loss has risen, figures of labels that have changed. Bad: any.",
+                    "short",
+                    (Query(largest("fraud_concept_raised", by="kind, name"), "{{kind}} {{name}}", QUIET),),
+                ),
             ),
         ),
         Row(
@@ -47,10 +66,9 @@ DRIFT = Dashboard(
             (
                 Panel(
                     "Features that shifted most",
-                    "Population stability index against the reference, the ten largest. Bad: above 0.25.",
+                    "Population stability index against the reference, the ten largest. Bad: an alarm.",
                     "short",
                     (Query(_features("psi"), "{{feature}}", NO_REFERENCE),),
-                    limit=0.25,
                 ),
                 Panel(
                     "Largest distance of distributions",
@@ -59,13 +77,20 @@ DRIFT = Dashboard(
                     (Query(_features("ks"), "{{feature}}", NO_REFERENCE),),
                 ),
                 Panel(
+                    "Drift by its effect on the score",
+                    "Change of the champion's mean logit that goes with a feature's, the ten largest. "
+                    "Bad: large beside an alarm.",
+                    "short",
+                    (Query(f"topk(10, abs({_effect()}))", "{{feature}}", NO_REFERENCE),),
+                    width=24,
+                ),
+                Panel(
                     "All features now",
-                    "Population stability index against the reference. Bad: above 0.25.",
+                    "Population stability index against the reference. Bad: an alarm; limits differ.",
                     "short",
                     (Query(_features("psi", "50"), "{{feature}}", NO_REFERENCE),),
                     kind="bargauge",
                     height=12,
-                    limit=0.25,
                 ),
                 Panel(
                     "Unknown fields",
@@ -82,10 +107,9 @@ DRIFT = Dashboard(
             (
                 Panel(
                     "Score drift",
-                    "Population stability index of recent scores. Bad: above 0.25.",
+                    "Population stability index of recent scores. Bad: an alarm; limits differ.",
                     "short",
                     (Query(largest("fraud_score_drift", by="role"), "{{role}}", NO_REFERENCE),),
-                    limit=0.25,
                 ),
                 Panel(
                     "Calibration error",
@@ -94,6 +118,36 @@ DRIFT = Dashboard(
                     "percentunit",
                     (Query(largest("fraud_calibration_error", by="role"), "{{role}}", NO_OUTCOMES),),
                     limit=0.02,
+                ),
+                Panel(
+                    "Average precision expected before labels",
+                    "An estimate from the scores of the last day, if they mean what they meant. "
+                    "Bad: below what outcomes say.",
+                    "percentunit",
+                    (
+                        Query(
+                            largest("fraud_estimated_average_precision", by="role"), "{{role}}", NO_OUTCOMES
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Share of frauds, known and expected",
+                    "Of the last day that is decided, and of the scores of the last 24 hours (an estimate). "
+                    "Bad: a jump, or far apart.",
+                    "percentunit",
+                    (
+                        Query(largest("fraud_base_rate"), "known", NO_OUTCOMES),
+                        Query(
+                            largest("fraud_estimated_base_rate", by="role"), "{{role}} expected", NO_OUTCOMES
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Outcomes that a label gave",
+                    "Share of the outcomes of the last day that is decided. Bad: a source that stops.",
+                    "percentunit",
+                    (Query(largest("fraud_label_coverage", by="source"), "{{source}}", NO_OUTCOMES),),
+                    width=24,
                 ),
                 Panel(
                     "Label delay",

@@ -16,6 +16,8 @@ from monitoring.dashboards.builders import (
 )
 from monitoring.dashboards.overview import NO_FEEDBACK, NO_OUTCOMES
 
+NO_WINDOW = "no window of event time has been merged yet"
+
 FUNNEL = Dashboard(
     "fraud-funnel",
     "Fraud / Alert funnel",
@@ -45,7 +47,7 @@ FUNNEL = Dashboard(
                 ),
                 Panel(
                     "Share opened",
-                    "Of the alerts shown in seven days. Bad: falling, for trust is lost.",
+                    "Of the alerts of the last 24 hours shown. Bad: falling, for trust is lost.",
                     "percentunit",
                     (Query(largest("fraud_alert_ctr"), "opened", NO_FEEDBACK),),
                     kind="stat",
@@ -56,7 +58,7 @@ FUNNEL = Dashboard(
                 ),
                 Panel(
                     "Share confirmed",
-                    "Of the alerts decided in seven days. Bad: below the threshold.",
+                    "Of the alerts of the last 24 hours decided. Bad: below the threshold.",
                     "percentunit",
                     (Query(largest("fraud_alert_precision"), "confirmed", NO_FEEDBACK),),
                     kind="stat",
@@ -78,7 +80,7 @@ FUNNEL = Dashboard(
                     (Query(recorded("job:fraud_funnel:increase6h"), "{{action}}"),),
                 ),
                 Panel(
-                    "Rates of seven days",
+                    "Rates of 24 hours",
                     "Share of shown alerts that were opened, of decided ones that "
                     "were confirmed. Bad: falling.",
                     "percentunit",
@@ -118,6 +120,82 @@ FUNNEL = Dashboard(
                     "Alerted rows given up before maturity for labels.max_held, per second. Bad: any.",
                     "reqps",
                     (Query(rate("fraud_alerts_released_total"), "given up"),),
+                ),
+            ),
+        ),
+        Row(
+            "Windows of event time",
+            (
+                Panel(
+                    "Transactions of a window",
+                    "Scored in the last minute, hour and day of event time, all partitions together. "
+                    "Bad: far from last week's.",
+                    "short",
+                    (Query(largest("fraud_window_transactions", by="window"), "{{window}}", NO_WINDOW),),
+                ),
+                Panel(
+                    "Late transactions of a window",
+                    "Too late for the feature windows. Bad: more than a few in a thousand.",
+                    "short",
+                    (Query(largest("fraud_window_late_transactions", by="window"), "{{window}}", NO_WINDOW),),
+                ),
+                Panel(
+                    "Alerts of a window",
+                    "Bad: far from what analysts can look at.",
+                    "short",
+                    (Query(largest("fraud_window_alerts", by="window"), "{{window}}", NO_WINDOW),),
+                ),
+                Panel(
+                    "Alert rate of a window",
+                    "Share of the transactions that raised an alert. Bad: a jump, or 0 for hours.",
+                    "percentunit",
+                    (Query(largest("fraud_window_alert_rate", by="window"), "{{window}}", NO_WINDOW),),
+                ),
+                Panel(
+                    "Money of 24 hours",
+                    "In minor units by their digits: all, flagged by alerts, confirmed by analysts. "
+                    "Bad: confirmed falls while flagged rises.",
+                    "short",
+                    (
+                        Query(
+                            largest("fraud_window_amount_minor", by="kind, exponent"),
+                            "{{kind}}, {{exponent}} digits",
+                            NO_WINDOW,
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Funnel by model and arm",
+                    "Alerts of the last 24 hours that reached a step. Bad: shown without opened.",
+                    "short",
+                    (
+                        Query(
+                            largest("fraud_window_funnel_alerts", by="model, arm, step"),
+                            "{{model}} {{arm}} {{step}}",
+                            NO_WINDOW,
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Shadows that would decide otherwise",
+                    "Share of the transactions of the last 24 hours. Bad: a jump.",
+                    "percentunit",
+                    (Query(largest("fraud_shadow_disagreement", by="name"), "{{name}}", NO_WINDOW),),
+                ),
+                Panel(
+                    "Shadows that agree with analysts",
+                    "Share of the decided alerts of the last 24 hours. "
+                    "Bad: none; above the share confirmed a shadow is more selective.",
+                    "percentunit",
+                    (Query(largest("fraud_human_agreement", by="name"), "{{name}}", NO_FEEDBACK),),
+                ),
+                Panel(
+                    "Time to a decision",
+                    "Mean event time from a transaction to the decision on its alert, of the last 24 hours. "
+                    "Bad: longer than stops a fraud.",
+                    "s",
+                    (Query(largest("fraud_decision_delay_seconds"), "to decision", NO_FEEDBACK),),
+                    width=24,
                 ),
             ),
         ),

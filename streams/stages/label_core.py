@@ -41,6 +41,8 @@ _CARRIED = (
     "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "arm", "alert", "control",
     "propensity",
 )  # fmt: skip
+#: And these, for the observe stage; a backtest has not all of them.
+_OBSERVED = ("offset", "watermark", "status", "amount_minor", "exponent", "threshold")
 _CARRIED_STRINGS = ("transaction_id", "card_id")
 #: Source of an outcome about which nobody has said anything.
 MATURITY = "maturity"
@@ -272,7 +274,9 @@ class LabelJoin:
         if not keep:
             return [], done
         chosen = rows.take(np.array(keep))
-        return [_outcomes(chosen, fraud, known_at, labelled_at, source)], done
+        outcomes = _outcomes(chosen, fraud, known_at, labelled_at, source)
+        outcomes.arrays["matured"] = np.ones(len(keep), dtype=np.bool_)
+        return [outcomes], done
 
     def expire(self, state: LabelState, step: LabelStep) -> int:
         """Drop the verdicts whose transaction has not come within the expiry, and what is beyond `max_held`.
@@ -323,10 +327,12 @@ def _outcomes(
     source: Sequence[str],
 ) -> Columns:
     arrays = {name: rows.arrays[name] for name in _CARRIED}
+    arrays |= {name: rows.arrays[name] for name in _OBSERVED if name in rows.arrays}
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)
     # A label of a transaction without an alert takes effect at maturity, whenever it came before.
     arrays["labelled_at"] = np.array(labelled_at, dtype=np.int64)
+    arrays["matured"] = np.zeros(len(fraud), dtype=np.bool_)
     strings = {name: rows.strings[name] for name in _CARRIED_STRINGS}
     strings["source"] = list(source)
     return Columns(dict(rows.meta), arrays, strings)

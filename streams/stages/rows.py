@@ -45,6 +45,11 @@ def hashes(values: Sequence[str | None]) -> U64:
     return np.array([digest(value.encode()) if value else 0 for value in values], dtype=np.uint64)
 
 
+def exponents(currencies: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Digits of the minor unit of each currency."""
+    return np.array([EXPONENTS[currency] for currency in currencies], dtype=np.uint8)
+
+
 def from_transactions(
     transactions: Sequence[Transaction],
     offsets: npt.NDArray[np.int64],

@@ -34,7 +34,7 @@ from streams.stages.decisions import decision_policy
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.models_in_use import ModelsInUse
-from streams.stages.rows import rows_in_message
+from streams.stages.rows import exponents, rows_in_message
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_counts import ScoreCounts
 from streams.stages.score_publisher import Publisher
@@ -52,7 +52,7 @@ _MARK_SECONDS = 0.25
 _ROWS_TIMED = 32
 _SCORED = (
     "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "arm", "alert", "control", "propensity",
+    "arm", "alert", "control", "propensity", "threshold", "amount_minor", "status", "record_time",
 )  # fmt: skip
 
 
@@ -303,17 +303,20 @@ class ScoreWork:
             self._scored_meta()
             | {"row_seconds": seconds, "stood_in": self._core.stood_in}
             | {"threshold": float(rows.floats("threshold")[-1])},
-            {name: rows.arrays[name] for name in _SCORED},
+            {name: rows.arrays[name] for name in _SCORED} | {"exponent": exponents(rows.strings["currency"])},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},
         )
         parts, nothing = kept.split(rows.ints("card_partition")), kept.part(0, 0)
         topic = self._context.name("scored")
         # Rows that have waited for the label stage go on in step with it.
         told = range(self._context.partitions) if everywhere else list(parts)
-        return [
-            Output(topic, partition, None, parts.get(partition, nothing).encode())
-            for partition in self._heartbeat.due(told, self._context.clock())
-        ]
+        outputs = []
+        for partition in self._heartbeat.due(told, self._context.clock()):
+            part = parts.get(partition, nothing)
+            # Rows up to there stand in messages before this one (`seen_rows.py`).
+            meta = kept.meta | {"settled": self.state.applied.get(partition, -1)}
+            outputs.append(Output(topic, partition, None, Columns(meta, part.arrays, part.strings).encode()))
+        return outputs
 
     @property
     def _alerts_held(self) -> bool:

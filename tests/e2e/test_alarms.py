@@ -41,7 +41,10 @@ SLOW = {"FraudLatencyBurnFast", "FraudLatencyBurnSlow", "FraudConsumerLag", "Fra
 #: A stream of 30 days fills windows of 30 days, so their features do move away from those of its first week.
 COLD = {"FraudDriftAlarm", "FraudFeatureDrift", "FraudScoreDrift"}
 #: Parts of alert rules that may find nothing, and why.
-MAY_BE_EMPTY: dict[str, str] = {}
+MAY_BE_EMPTY: dict[str, str] = dict.fromkeys(
+    ('fraud_drift_raised{kind!="score"}', 'fraud_drift_raised{kind="score"}'),
+    "there while something is beyond its limit",
+)
 
 
 @dataclass

@@ -141,9 +141,9 @@ def test_one_of_two_workers_is_killed_and_another_joins(
     deployment = deploy("one-of-two")
     survivor, doomed = deployment.start(), deployment.start()
     publish(deployment, stream, 0, 0.2)
-    # Of all stages: eight topics of the flow, and the outcomes twice. The sum of two gauges that are sampled
-    # during a rebalance says nothing.
-    whole = 8 * deployment.partitions + 2
+    # Of all stages: eight topics of the flow, the outcomes twice, and the parts. The sum of two gauges that
+    # are sampled during a rebalance says nothing.
+    whole = 8 * deployment.partitions + 3
     until(lambda: held(survivor) < whole and held(doomed), seconds=60, what="both hold partitions")
     publish(deployment, stream, 0.2, 0.6)
     deployment.read_scores(len(deployment.seen.scores) + 100, seconds=60)

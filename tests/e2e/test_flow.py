@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Deployment, json_bytes
+from tests.e2e.harness import Deployment, json_bytes, until
 from tests.e2e.malformed import BAD
 from tests.e2e.stream import COLUMNS, Stream, settings
 
@@ -52,6 +52,9 @@ def outcome(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
         )
         seconds = time.monotonic() - began
         deployment.settle()
+        # Rows count once they are durable, which is after their scores can be read.
+        scored = 'fraud_transactions_total{outcome="scored"}'
+        until(lambda: _metric(worker.metrics(), scored) >= len(stream.good), seconds=30, what="all counted")
         metrics = worker.metrics()
         assert worker.stop() == 0
         yield Outcome(stream, deployment, metrics, seconds)

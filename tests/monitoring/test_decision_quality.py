@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from monitoring.decision_quality import DAY_MS, AlertRate, DecisionQuality
+from monitoring.decision_quality import DAY_MS, DecisionQuality
 from monitoring.quality import Bools, Floats, Ints
 
 START = 20_000 * DAY_MS
@@ -150,12 +150,18 @@ def test_weights_in_words() -> None:
     assert (naive.alerts, naive.caught, naive.frauds) == (2, 1, 5)
 
 
-def test_the_alert_rate_is_that_of_the_last_full_day() -> None:
-    """Alerts of the 24 hours before the newest one; more than a day back they are gone."""
-    rate = AlertRate()
-    hours = np.arange(0, 60, dtype=np.int64)
-    for hour in hours:
-        rate.update(np.full(3, START + hour * DAY_MS // 24), np.array([True, True, hour % 2 == 0]))
-    assert rate.per_day() == 24 * 2 + 12
-    rate.update(np.array([START + 200 * DAY_MS]), np.array([True]))
-    assert rate.per_day() == 0
+def test_outcomes_can_be_taken_back_and_state_restored() -> None:
+    """A revised verdict leaves nothing of the one before; what was saved goes on the same."""
+    quality = DecisionQuality()
+    rows = np.full(3, START), np.array([1, 2, 3])
+    alert, control = np.array([True, True, False]), np.array([True, False, False])
+    first, second = np.array([True, True, False]), np.array([True, False, False])
+    quality.update(*rows, first, alert, control, np.array([0.5, 1.0, 1.0]))
+    quality.update(*rows, first, alert, control, np.array([0.5, 1.0, 1.0]), -1)
+    quality.update(*rows, second, alert, control, np.array([0.5, 1.0, 1.0]))
+    again = DecisionQuality()
+    again.load(quality.dump())
+    for each in (quality, again):
+        assert (each.naive().alerts, each.naive().caught, each.naive().frauds) == (2, 1, 1)
+        assert (each.corrected().alerts, each.corrected().caught) == (2, 2)
+        assert each.control_alerts() == 1

@@ -1,68 +1,106 @@
+"""The alert funnel, and what windows are made of."""
+
 from __future__ import annotations
 
+import itertools
 import math
 
-from monitoring.funnel import AlertFunnel
+import pytest
+
+from monitoring.funnel import Alert, Progress, funnel_change
+from monitoring.tallies import MOST, Tally, Window, add, total
+from monitoring.window_report import figures
+
+ALERT = Alert(
+    time=1000, model="m", arm="champion", amount=250, exponent=2, seconded={"other": False, "same": True}
+)
 
 
-def test_ctr_and_precision_over_distinct_alerts() -> None:
-    """Repeated actions count once, and rates are over distinct alerts."""
-    funnel = AlertFunnel(window_ms=1000)
-    for alert in ("a", "b", "c", "d"):
-        funnel.observe(alert, "shown", 10)
-    for alert in ("a", "a", "b"):
-        funnel.observe(alert, "opened", 20)
-    funnel.observe("a", "confirmed", 30)
-    funnel.observe("b", "dismissed", 30)
-    assert funnel.counts() == {"shown": 4, "opened": 2, "confirmed": 1, "dismissed": 1}
-    assert funnel.ctr() == 0.5
-    assert funnel.precision() == 0.5
+def counted(*actions: tuple[str, int]) -> Tally:
+    """The funnel after these actions, one after the other."""
+    tally, progress = Tally(), Progress()
+    for action, time in actions:
+        after = progress.after(action, time)
+        add(tally, funnel_change(ALERT, progress, after))
+        progress = after
+    return tally
 
 
-def test_the_latest_decision_holds() -> None:
-    """An analyst who changes her mind counts once, with the later decision, in whatever order they arrive."""
-    funnel = AlertFunnel(window_ms=1000)
-    funnel.observe("a", "dismissed", 50)
-    funnel.observe("a", "confirmed", 40)
-    assert funnel.precision() == 0.0
-    funnel.observe("a", "confirmed", 60)
-    assert funnel.precision() == 1.0
+def test_repeated_actions_count_once() -> None:
+    """An alert is shown, opened and decided once, however often it is said."""
+    tally = counted(("shown", 1), ("shown", 2), ("opened", 3), ("opened", 3), ("confirmed", 4000))
+    assert {step: tally[step] for step in ("shown", "opened", "confirmed")} == {
+        "shown": 1,
+        "opened": 1,
+        "confirmed": 1,
+    }
+    assert tally["decision_ms"] == 3000
+    assert tally["confirmed_amount@exponent:2"] == 250
+    assert tally["shown@by:m|champion"] == 1
 
 
-def test_alerts_leave_with_the_window() -> None:
-    """An alert without an action in the window is forgotten; a late event cannot bring it back."""
-    funnel = AlertFunnel(window_ms=1000)
-    funnel.observe("old", "shown", 0)
-    funnel.observe("new", "shown", 900)
-    funnel.advance(1500)
-    assert funnel.counts()["shown"] == 1
-    funnel.observe("old", "opened", 400)
-    assert funnel.counts() == {"shown": 1, "opened": 0, "confirmed": 0, "dismissed": 0}
+def test_a_decision_implies_the_steps_before_it() -> None:
+    """The event that said `shown` may be lost."""
+    assert counted(("dismissed", 5))["shown"] == counted(("opened", 5))["shown"] == 1
+    assert "opened" not in counted(("shown", 5))
 
 
-def test_a_wrong_clock_neither_empties_the_window_nor_stays() -> None:
-    """An action stamped far ahead counts at the watermark: the others stay, and it leaves as they do."""
-    funnel = AlertFunnel(window_ms=1000)
-    funnel.observe("a", "shown", 100)
-    funnel.advance(200)
-    funnel.observe("b", "shown", 10**15)
-    assert funnel.counts()["shown"] == 2
-    funnel.advance(1201)
-    assert funnel.counts()["shown"] == 0
+def test_the_latest_decision_holds_in_any_order() -> None:
+    """An analyst who changes her mind counts once, with the later decision."""
+    actions = [("shown", 10), ("dismissed", 20), ("confirmed", 30), ("opened", 40), ("dismissed", 30)]
+    results = [counted(*each) for each in itertools.permutations(actions)]
+    assert all(result == results[0] for result in results)
+    assert results[0]["dismissed"] == 1
+    assert "confirmed" not in results[0]
+    assert "confirmed_amount@exponent:2" not in results[0]
 
 
-def test_memory_is_bounded() -> None:
-    """At the capacity the alert untouched for longest makes room."""
-    funnel = AlertFunnel(window_ms=10**9, capacity=10)
-    for number in range(100):
-        funnel.observe(str(number), "shown", number)
-    assert funnel.counts()["shown"] == 10
+def test_shadows_agree_with_the_analyst_or_not() -> None:
+    """One that would have raised the alert agrees with a confirmation, another with a dismissal."""
+    confirmed, dismissed = counted(("confirmed", 5)), counted(("dismissed", 5))
+    assert confirmed["agreed@shadow:same"] == dismissed["agreed@shadow:other"] == 1
+    assert "agreed@shadow:other" not in confirmed
+    assert confirmed["decided@shadow:other"] == 1
 
 
-def test_an_empty_funnel_has_no_rates() -> None:
-    """Without alerts or decisions the rates are undefined, not zero."""
-    funnel = AlertFunnel(window_ms=1000)
-    assert math.isnan(funnel.ctr())
-    funnel.observe("a", "shown", 1)
-    assert funnel.ctr() == 0.0
-    assert math.isnan(funnel.precision())
+def test_sums_do_not_overflow_and_do_not_depend_on_the_order() -> None:
+    """Sums stop where a 64-bit number can hold them."""
+    parts = [{"a": MOST}, {"a": MOST, "b": 1}, {"a": 5}]
+    results = [total(each) for each in itertools.permutations(parts)]
+    assert all(result == {"a": MOST, "b": 1} for result in results)
+    assert total([{"a": 1}, {"a": -1}]) == {}
+
+
+@pytest.mark.parametrize(("length", "hop"), [(60, 60), (300, 100), (240, 60)])
+def test_a_slot_is_in_the_windows_that_hold_it(length: int, hop: int) -> None:
+    """The ends of a slot's windows are those whose slots hold it."""
+    window = Window("w", 20, length, hop)
+    for slot in range(0, 400, 20):
+        held = [end for end in range(0, 2000, hop) if slot in window.slots(end)]
+        assert list(window.ends(slot)) == held
+
+
+def test_figures_are_ratios_of_counts() -> None:
+    """Rates are of the step before; without anything they say nothing."""
+    tally: Tally = {
+        "transactions": 1000, "alerts": 10, "shown": 8, "opened": 4, "confirmed": 1, "dismissed": 2,
+        "decision_ms": 9000, "alerts@by:m|canary": 3, "transactions@by:m|canary": 30, "outcomes": 500,
+        "frauds": 5, "caught": 2, "alerts_known": 8, "amount@exponent:0": 7, "labels@source:chargeback": 2,
+        "label_ms@source:chargeback": 4000, "compared@shadow:s": 10, "differs@shadow:s": 1,
+        "gap_millionths@shadow:s": 5_000_000,
+    }  # fmt: skip
+    found = figures(tally)
+    assert found["alert_rate"] == 0.01
+    funnel = found["funnel"]
+    assert (funnel["shown_rate"], funnel["ctr"], funnel["decided_rate"]) == (0.8, 0.5, 0.75)
+    assert funnel["precision"] == pytest.approx(1 / 3)
+    assert funnel["decision_seconds"] == 3.0
+    assert [(each["model"], each["arm"], each["alert_rate"]) for each in found["models"]] == [
+        ("m", "canary", 0.1)
+    ]
+    assert (found["precision"], found["recall"], found["base_rate"]) == (0.25, 0.4, 0.01)
+    assert found["amount"] == {"0": 7}
+    assert found["labels"] == {"chargeback": {"count": 2, "delay_seconds": 2.0}}
+    assert found["shadows"]["s"]["disagreement"] == 0.1
+    assert found["shadows"]["s"]["score_gap"] == 0.5
+    assert math.isnan(figures({})["alert_rate"])

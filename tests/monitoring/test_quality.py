@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from monitoring.live_quality import DAY_MS, CardDay, RoleQuality, ScoreSketch
+from monitoring.live_quality import CardDay, DayQuality, ScoreSketch, merged
+from monitoring.live_quality import card_precision as live_card_precision
 from monitoring.quality import average_precision, calibration_error, card_precision, roc_auc
 
 
@@ -115,36 +116,39 @@ def test_card_day_is_bounded_and_keeps_the_top() -> None:
     cards = np.random.default_rng(0).permutation(10_000)
     for chunk in np.array_split(cards, 100):
         day.update(chunk, chunk >= 9_995, chunk / 10_000)
-    assert len(day._cards) <= 150
+    assert len(day.cards) <= 150
     assert day.precision(10) == 0.5
 
 
-def test_role_quality_equals_the_exact_measures_and_slides() -> None:
-    """The window's measures are those of its rows alone: days that left it no longer count."""
+def test_days_equal_the_exact_measures_of_their_rows() -> None:
+    """Days merge to the measures of their rows, in whatever order those came."""
     random = np.random.default_rng(2)
     rows = 20_000
-    day = np.sort(random.integers(0, 10, rows))
+    day = random.integers(0, 5, rows)
     truth = random.random(rows) < 0.05
     score = np.clip(random.normal(0.2 + 0.3 * truth, 0.15), 0.001, 0.999)
-    score[day < 5] = random.random((day < 5).sum())
     card = random.integers(0, 500, rows)
-    quality = RoleQuality(days=5, k=20)
-    for chunk in np.array_split(np.arange(rows), 37):
-        quality.update(day[chunk] * DAY_MS + 5, card[chunk], truth[chunk], score[chunk])
-    kept = day >= 5
-    assert quality.scores().rows == kept.sum()
-    assert quality.scores().average_precision() == pytest.approx(
-        average_precision(truth[kept], score[kept]), abs=0.003
-    )
+    days = [DayQuality() for _ in range(5)]
+    for chunk in np.array_split(random.permutation(rows), 37):
+        for number, quality in enumerate(days):
+            chosen = chunk[day[chunk] == number]
+            quality.update(card[chosen], truth[chosen], score[chosen])
+    assert merged(days).rows == rows
+    assert merged(days).average_precision() == pytest.approx(average_precision(truth, score), abs=0.003)
     daily = [
-        card_precision(card[day == d], day[day == d], truth[day == d], score[day == d], 20)
-        for d in range(5, 9)
+        card_precision(card[day == d], day[day == d], truth[day == d], score[day == d], 20) for d in range(5)
     ]
-    assert quality.card_precision() == pytest.approx(np.mean(daily))
+    assert live_card_precision(days, 20) == pytest.approx(np.mean(daily))
+    assert math.isnan(live_card_precision([]))
 
 
-def test_role_quality_without_a_complete_day_has_no_card_precision() -> None:
-    """The day in progress is not judged."""
-    quality = RoleQuality()
-    quality.update(np.array([5]), np.array([1]), np.array([True]), np.array([0.5]))
-    assert math.isnan(quality.card_precision())
+def test_an_outcome_can_be_taken_back() -> None:
+    """A verdict that is revised leaves nothing of the one before it."""
+    quality, card, score = DayQuality(), np.array([7]), np.array([0.9])
+    quality.update(card, np.array([True]), score)
+    assert quality.scores.frauds == 1
+    assert quality.cards.precision(1) == 1.0
+    quality.update(card, np.array([True]), score, sign=-1)
+    quality.update(card, np.array([False]), score)
+    assert (quality.scores.rows, quality.scores.frauds) == (1, 0)
+    assert quality.cards.precision(1) == 0.0

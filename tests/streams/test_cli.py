@@ -367,7 +367,7 @@ def test_a_worker_says_what_it_does(cli: Cli) -> None:
         metrics, ready = process.stderr.readline().decode(), process.stderr.readline().decode()
         found = re.search(r"metrics and health on (http://127\.0\.0\.1:\d+) ", metrics)
         assert found is not None, metrics
-        assert ready.endswith(": ready: card 2, observe 5 partitions\n")
+        assert ready.endswith(": ready: card 2, observe 6 partitions\n")
         with urllib.request.urlopen(f"{found[1]}/readyz", timeout=5) as answer:
             assert answer.status == 200
         exit_code, rest = ended(process, signal.SIGINT)

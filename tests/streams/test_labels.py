@@ -567,3 +567,18 @@ def test_one_odd_stamp_changes_no_other_outcome(
     assume(not any(0 < odd - at <= 3 for at in [*times, *(label[0] for label in ordered)]))
     disturbed = [*ordered[:place], (odd, f"t{about}", card, fraud, True), *ordered[place:]]
     assert outcomes(disturbed) == outcomes(ordered)
+
+
+def test_outcomes_say_whether_they_have_matured() -> None:
+    """Those decided by time; a verdict on an alert has come before."""
+    joined = Joined()
+    joined.score({"a": (10, False), "b": (11, False)})
+    joined.score({"c": (12, False), "d": (13, True)})
+    found: list[bool] = []
+    for offset, rows in joined.log:
+        outcomes, _done = joined.join.mature(joined.state, LabelStep(), rows, offset, 12)
+        found += [matured for each in outcomes for matured in each.bools("matured").tolist()]
+    verdict = Label("d", "card", True, "analyst", 14, 0)
+    (given,) = joined.join.labels(joined.state, LabelStep(), [verdict])
+    assert found == [True, True, True]
+    assert given.bools("matured").tolist() == [False]

@@ -1,97 +1,416 @@
-"""The observe core: figures by model from scored rows, outcomes and feedback."""
+"""The observe stage without a broker: partitions count exactly, the merge puts them together exactly."""
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Sequence
+
+import msgspec
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
+from monitoring.shapes import shape_of
+from monitoring.tallies import Tally, add
+from streams.contract.codecs import encode
+from streams.contract.records import Feedback
 from streams.stages.columns import Columns, ColumnsError
-from streams.stages.observe import ObserveCore, by_model
-from streams.times import DAY, HOUR
+from streams.stages.merge_core import MergeCore
+from streams.stages.merge_state import BY_NAME, MergeState, MergeStep
+from streams.stages.merge_state import encode_step as encode_merge_step
+from streams.stages.observe_core import ObserveCore, by_role
+from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
+from streams.stages.shape_parts import pack, unpack
+from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START
+from tests.streams.observed import MODELS, PARTITIONS, THRESHOLD, actions, made_up, messages, outcomes
+
+CORE, MERGE = ObserveCore(), MergeCore()
 
 
-def sample(n: int, seed: int, *, day: int = 0) -> Columns:
-    """Scored rows that are outcomes too: the champion knows something, the shadow nothing."""
-    random = np.random.default_rng(seed)
-    fraud = random.random(n) < 0.2
-    shadow = random.random((n, 1))
-    shadow[::3] = np.nan
-    return Columns(
-        {"watermark": START + day * DAY, "models": [["champion", "a", 1], ["shadow", "b", 2]]},
-        {
-            "event_time": np.full(n, START + day * DAY - HOUR),
-            "card": random.integers(0, 50, n).astype(np.uint64),
-            "features": random.normal(size=(n, 2)),
-            "champion": np.clip(0.4 * fraud + 0.6 * random.random(n), 0, 1),
-            "shadows": shadow,
-            "fraud": fraud,
-            "watermark": np.full(n, START + day * DAY),
-            "alert": random.random(n) < np.where(fraud, 0.6, 0.1),
-            "control": np.zeros(n, np.bool_),
-            "propensity": np.ones(n),
-        },
-        {},
-    )
+def observe(state: ObserveState, inputs: Sequence[Columns | Feedback]) -> list[bytes]:
+    """Take the inputs one after the other; the deltas."""
+    deltas = []
+    for each in inputs:
+        step = ObserveStep()
+        if isinstance(each, Columns):
+            CORE.count(state, step, [CORE.scored(state, step, each)])
+        else:
+            CORE.feedback(state, step, [each])
+        deltas.append(encode_step(step))
+    return deltas
 
 
-def test_quality_is_that_of_the_outcomes() -> None:
-    """AP and AUC are scikit-learn's up to the sketch's bins, by model; NaN scores are left out."""
-    core, rows = ObserveCore(("x", "y")), sample(2000, 1)
-    core.scored(rows)
-    core.outcomes(rows)
-    quality = core.report()["quality"]
-    truth, champion = rows.bools("fraud"), rows.floats("champion")
-    assert quality["champion"]["outcomes"] == 2000
-    assert quality["champion"]["frauds"] == truth.sum()
-    assert quality["champion"]["average_precision"] == pytest.approx(
-        average_precision_score(truth, champion), abs=0.02
-    )
-    assert quality["champion"]["roc_auc"] == pytest.approx(roc_auc_score(truth, champion), abs=0.01)
-    assert quality["shadow:b"]["outcomes"] == np.isfinite(rows.floats("shadows")).sum()
+def both(rows: Columns, seed: int, *, cut: int = 40) -> list[Columns | Feedback]:
+    """Scored rows and feedback, each in its order, mixed by time."""
+    timed: list[tuple[int, int, Columns | Feedback]] = [
+        (each.meta_int("watermark"), 0, each) for each in messages(rows, seed, most=cut)
+    ]
+    timed += [(at, 1, item) for at, item in actions(rows, seed)]
+    return [each for _, _, each in sorted(timed, key=lambda each: each[:2])]
 
 
-def test_a_canary_is_a_role_of_its_own() -> None:
-    """Its scores of all rows, whichever arm decided them."""
-    rows = sample(10, 1)
-    rows.meta["models"] = [["champion", "a", 1], ["canary", "b", 2], ["shadow", "c", 1]]
-    rows.arrays["shadows"] = np.random.default_rng(1).random((10, 2))
-    scores = by_model(rows)
-    assert list(scores) == ["champion", "canary", "shadow:c"]
-    np.testing.assert_array_equal(scores["canary"], rows.floats("shadows")[:, 0])
+def whole(state: ObserveState) -> Tally:
+    result: Tally = {}
+    for tally in state.tallies[HOURS].values():
+        add(result, tally)
+    return result
+
+
+def test_rows_count_once_in_the_slot_of_their_event_time() -> None:
+    """Tallies are those of a loop over the rows, although pieces were sent twice; odd stamps count when they
+    came.
+    """
+    rows, state = made_up(3000, 1), ObserveState(PARTITIONS)
+    observe(state, messages(rows, 1))
+    expected: dict[int, Tally] = {}
+    for row in range(len(rows)):
+        time, watermark = int(rows.ints("event_time")[row]), int(rows.ints("watermark")[row])
+        at = time if rows.codes("status")[row] == 0 else watermark
+        tally = expected.setdefault(at - at % MINUTE, {})
+        alert, amount = bool(rows.bools("alert")[row]), int(rows.ints("amount_minor")[row])
+        exponent, shadow = int(rows.codes("exponent")[row]), float(rows.floats("shadows")[row, 0])
+        counted = {
+            "transactions": 1, "transactions@by:a|champion": 1,
+            "alerts": alert, "alerts@by:a|champion": alert, "control": bool(rows.bools("control")[row]),
+            "late": rows.codes("status")[row] == 1, f"amount@exponent:{exponent}": amount,
+            f"flagged@exponent:{exponent}": amount * alert,
+        }  # fmt: skip
+        if shadow == shadow:
+            champion = float(rows.floats("champion")[row])
+            counted["compared@shadow:b"] = 1
+            counted["differs@shadow:b"] = (shadow >= THRESHOLD) != alert
+            counted["gap_millionths@shadow:b"] = round(abs(shadow - champion) * 1e6)
+        add(tally, {name: int(value) for name, value in counted.items()})
+    assert state.tallies[MINUTES] == expected
+    hours: dict[int, Tally] = {}
+    for slot, tally in expected.items():
+        add(hours.setdefault(slot - slot % HOUR, {}), tally)
+    assert state.tallies[HOURS] == hours
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_restart_anywhere_gives_the_same_state(seed: int) -> None:
+    """From the deltas alone, and from a checkpoint cut in the middle of them, as the changelog writes it."""
+    inputs = both(made_up(2000, seed), seed)
+    straight = ObserveState(PARTITIONS)
+    deltas = observe(straight, inputs)
+    from_deltas, cut = ObserveState(PARTITIONS), len(deltas) // 2
+    for delta in deltas:
+        from_deltas.apply(delta)
+    halfway, resumed = ObserveState(PARTITIONS), ObserveState(PARTITIONS)
+    for delta in deltas[:cut]:
+        halfway.apply(delta)
+    for bucket in range(halfway.buckets):
+        resumed.load(bucket, halfway.dump(bucket))
+    observe(resumed, inputs[cut:])
+    for state in (from_deltas, resumed):
+        assert state.tallies == straight.tallies
+        assert state.alerts == straight.alerts
+        assert state.waiting == straight.waiting
+        assert state.untold == straight.untold
+        assert state.watermarks == straight.watermarks
+        assert state.seen.dump() == straight.seen.dump()
+        assert {hour: pack(shape) for hour, shape in state.shapes.items()} == {
+            hour: pack(shape) for hour, shape in straight.shapes.items()
+        }
+
+
+def test_a_history_is_counted_by_the_hour() -> None:
+    """Rows that came a day after they happened have no minutes, neither have the actions on their alerts."""
+    rows, state = made_up(500, 7), ObserveState(PARTITIONS)
+    rows.arrays["record_time"] = rows.ints("record_time") + np.where(np.arange(500) < 250, DAY, 0)
+    observe(state, [*messages(rows, 7), *(item for _, item in actions(rows, 7))])
+    assert sum(tally["transactions"] for tally in state.tallies[MINUTES].values()) == 250
+    assert whole(state)["transactions"] == 500
+    shown = sum(tally.get("shown", 0) for tally in state.tallies[MINUTES].values())
+    assert 0 < shown < whole(state)["shown"]
+    assert sum("transactions" not in tally for tally in state.tallies[MINUTES].values()) == 0
+
+
+def test_shapes_are_those_of_the_rows_of_an_hour() -> None:
+    """Scores of all rows, features of one in four; told once, an hour after its end."""
+    rows, state = made_up(2000, 6, hours=3), ObserveState(PARTITIONS)
+    observe(state, messages(rows, 6))
+    state.watermarks = dict.fromkeys(range(PARTITIONS), START + 3 * HOUR)
+    told = CORE.shapes_told(state, ObserveStep(), 0)
+    assert [hour for hour, _ in told.shapes] == [START, START + HOUR]
+    assert told.until == START + HOUR
+    status = rows.codes("status")
+    times = np.where(status == 0, rows.ints("event_time"), rows.ints("watermark"))
+    chosen = (times >= START) & (times < START + HOUR)
+    sampled = rows.words("transaction")[chosen] % np.uint64(4) == 0
+    scores = {
+        "champion:a": rows.floats("champion")[chosen],
+        "shadow:b": rows.floats("shadows")[chosen, 0],
+    }
+    assert 0 < sampled.sum() < chosen.sum()
+    assert told.shapes[0][1] == pack(shape_of(rows.floats("features")[chosen], scores, sampled))
+    assert CORE.shapes_told(state, ObserveStep(), 0).shapes == []
+    late = rows.take(np.array([0]))
+    late.arrays["offset"] = np.array([9999])
+    late.arrays["event_time"], late.arrays["status"] = np.array([START]), np.zeros(1, np.uint8)
+    late.meta |= {"score_partition": 0, "watermark": START + 4 * HOUR, "settled": -1}
+    observe(state, [late])
+    state.watermarks = dict.fromkeys(range(PARTITIONS), START + 4 * HOUR)
+    assert [hour for hour, _ in CORE.shapes_told(state, ObserveStep(), 0).shapes] == [START + 2 * HOUR]
+    assert state.tallies[HOURS][START]["transactions"] > int(chosen.sum())
+
+
+def test_shapes_do_not_depend_on_how_far_apart_score_partitions_are() -> None:
+    """Within a day of each other, as in a fast replay, nothing is lost."""
+    rows = made_up(1500, 8, hours=20)
+    in_turn = messages(rows, 8)
+    found = []
+    for sent in (in_turn, sorted(in_turn, key=lambda each: each.meta_int("score_partition"))):
+        state = ObserveState(PARTITIONS)
+        shapes = []
+        for each in sent:
+            observe(state, [each])
+            shapes += CORE.shapes_told(state, ObserveStep(), 0).shapes
+        found.append([(hour, unpack(shape)) for hour, shape in shapes])
+    assert [hour for hour, _ in found[0]] == [START + hour * HOUR for hour in range(18)]
+    assert [(hour, pack(shape)) for hour, shape in found[0]] == [
+        (hour, pack(shape)) for hour, shape in found[1]
+    ]
+
+
+def test_inputs_may_come_in_any_order() -> None:
+    """Feedback before its alert waits for it; what is counted in the end is the same."""
+    rows = made_up(500, 4)
+    scored, acted = messages(rows, 4), [item for _, item in actions(rows, 4)]
+    states = []
+    orders: list[list[Columns | Feedback]] = [
+        [*scored, *acted],
+        [*acted, *scored],
+        [*acted[::-1], *scored],
+    ]
+    for inputs in orders:
+        state = ObserveState(PARTITIONS)
+        observe(state, inputs)
+        states.append(state)
+    assert whole(states[0])["shown"] > 10
+    assert all(state.tallies == states[0].tallies for state in states)
+
+
+def test_an_action_a_day_later_belongs_to_its_alert() -> None:
+    """It counts in the minute and the hour of the alert, and only their parts are sent again."""
+    rows, state = made_up(300, 5, hours=2), ObserveState(PARTITIONS)
+    observe(state, messages(rows, 5))
+    CORE.parts(state, ObserveStep(), 0)
+    later = Columns({"score_partition": 0, "watermark": START + DAY, "models": MODELS})
+    CORE.scored(state, ObserveStep(), later)
+    row = int(np.flatnonzero(rows.bools("alert") & (rows.codes("status") == 0))[0])
+    time = int(rows.ints("event_time")[row])
+    item = Feedback("a", rows.strings["transaction_id"][row], "c", "confirmed", "x", START + DAY)
+    CORE.feedback(state, ObserveStep(), [item])
+    parts = CORE.parts(state, ObserveStep(), 0)
+    assert {(part.kind, part.slot) for part in parts} == {
+        (MINUTES, time - time % MINUTE),
+        (HOURS, time - time % HOUR),
+    }
+    assert all(part.tally["confirmed"] == 1 for part in parts)
+
+
+def test_state_is_bounded_and_no_odd_stamp_keeps_it() -> None:
+    """Minutes go after a day, hours and alerts after the time of labels; one of the year 2096, too."""
+    state = ObserveState(PARTITIONS, maturity=DAY)
+    odd = Feedback("a", "nothing", "c", "shown", "x", 4_000_000_000_000)
+    observe(state, [odd])
+    for day in range(10):
+        rows = made_up(400, day, hours=24)
+        shift = day * DAY
+        rows.arrays["event_time"] = rows.ints("event_time") + shift
+        rows.arrays["watermark"] = rows.ints("watermark") + shift
+        rows.arrays["offset"] = rows.ints("offset") + day * 1000
+        rows.strings["transaction_id"] = [f"{day}/{each}" for each in rows.strings["transaction_id"]]
+        observe(state, messages(rows, day))
+        CORE.parts(state, ObserveStep(), 0)
+        CORE.age(state, ObserveStep())
+        observe(state, [Feedback("a", f"never {day}", "c", "shown", "x", 0)])
+    assert len(state.tallies[MINUTES]) <= 48 * 60 + 1
+    assert 24 * 3 <= len(state.tallies[HOURS]) <= 24 * 3 + 2
+    assert min(alert.time for alert in state.alerts.values()) >= START + 6 * DAY
+    assert "nothing" not in state.waiting
 
 
 def test_rows_without_scores_give_nothing() -> None:
-    """A message without rows has no models; one without a watermark is not of this system."""
-    assert by_model(Columns({"watermark": 1})) == {}
+    """A message without rows has no models; one that does not say where it is from is not of this system."""
+    assert by_role(Columns({"watermark": 1})) == {}
     with pytest.raises(ColumnsError):
-        ObserveCore(("x", "y")).scored(Columns())
+        CORE.scored(ObserveState(PARTITIONS), ObserveStep(), Columns())
 
 
-def test_the_funnel_counts_feedback() -> None:
-    """Alerts shown and confirmed appear in the report."""
-    core = ObserveCore(("x", "y"))
-    core.scored(sample(10, 2))
-    for action in ("shown", "opened", "confirmed"):
-        core.feedback("alert", action, START)
-    report = core.report()
-    assert report["alert_precision"] == 1.0
-    assert report["event_time"] == START
+def parts_of(seed: int) -> tuple[list[list[Part]], list[Columns]]:
+    """By partition what it tells, in bundles, and the rows behind it."""
+    bundles, sources = [], []
+    for partition in range(PARTITIONS):
+        rows = made_up(1200, seed + partition, partition=partition)
+        sources.append(rows)
+        state = ObserveState(PARTITIONS)
+        told: list[Part] = []
+        for number, each in enumerate(both(rows, seed)):
+            observe(state, [each])
+            CORE.move(state, ObserveStep(), "scored", number + 1)
+            if number % 17 == 0:
+                told += CORE.parts(state, ObserveStep(), partition)
+        bundles.append([*told, *CORE.parts(state, ObserveStep(), partition)])
+    return bundles, sources
 
 
-def test_alerts_are_compared_with_what_was_said_of_them() -> None:
-    """Agreement, precision and recall over the days that have matured, of alerts held back too."""
-    core, days = ObserveCore(("x", "y"), 2 * DAY), [sample(1000, 1, day=day) for day in range(6)]
-    for rows in days:
-        core.scored(rows)
-        core.outcomes(rows)
-    found = core.report()["decisions"]
-    # A row of a day happened an hour before it.
-    matured = days[:4]
-    alert, fraud = (np.concatenate([rows.bools(name) for rows in matured]) for name in ("alert", "fraud"))
-    assert found["outcomes"] == len(alert)
-    assert found["agreement"] == pytest.approx((alert == fraud).mean())
-    assert found["precision"] == pytest.approx(precision_score(fraud, alert))
-    assert found["recall"] == pytest.approx(recall_score(fraud, alert))
-    assert np.isnan(ObserveCore(("x",)).report()["decisions"]["recall"])
+def publish(state: MergeState) -> dict[tuple[str, int], bytes]:
+    return {
+        (record["window"], record["end"]): encode(record)
+        for _, records in MERGE.publish(state, 250)
+        for record in records
+    }
+
+
+def merged(parts: Sequence[Part], every: int) -> dict[tuple[str, int], bytes]:
+    """The last record of each window when that many parts are taken at once."""
+    records: dict[tuple[str, int], bytes] = {}
+    state = MergeState(PARTITIONS)
+    for start in range(0, len(parts), every):
+        MERGE.parts(state, MergeStep(), list(parts[start : start + every]))
+        records |= publish(state)
+    return records
+
+
+def test_windows_do_not_depend_on_how_parts_come() -> None:
+    """In turn, one partition after the other, or stale ones in between: the last records are the same."""
+    (first, second), _ = parts_of(10)
+    in_turn = [part for pair in itertools.zip_longest(first, second) for part in pair if part is not None]
+    expected = merged(in_turn, 300)
+    windows = {name for name, _ in expected}
+    assert windows == set(BY_NAME)
+    assert merged([*first, *second], 400) == expected
+    assert merged([*second, *first], 137) == expected
+    # A worker that has lost a partition sends what it knew.
+    assert merged([*in_turn, *first[:50]], 300) == expected
+
+
+def test_windows_are_sums_over_all_partitions() -> None:
+    """A window holds the rows of both partitions whose event time is in it."""
+    (first, second), sources = parts_of(11)
+    records = merged([*first, *second], 10_000)
+    times = np.concatenate(
+        [
+            np.where(rows.codes("status") == 0, rows.ints("event_time"), rows.ints("watermark"))
+            for rows in sources
+        ]
+    )
+    for name, end in [("1h", START + 12 * HOUR), ("1h", START + 35 * HOUR), ("24h", START + 30 * HOUR)]:
+        _, window = BY_NAME[name]
+        inside = (times >= end - window.length) & (times < end)
+        assert json.loads(records[name, end])["transactions"] == inside.sum() > 0
+    state = MergeState(PARTITIONS)
+    MERGE.parts(state, MergeStep(), [*first, *second])
+    alert = np.concatenate([rows.bools("alert") for rows in sources])
+    hour = max(state.watermarks.values()) // HOUR * HOUR
+    assert MERGE.alerts_of_a_day(state) == (alert & (times >= hour - DAY) & (times < hour)).sum() > 0
+
+
+def test_one_stalled_partition_does_not_hold_the_windows_back() -> None:
+    """They are published without it, and once more when it comes."""
+    (first, second), _ = parts_of(12)
+    state = MergeState(PARTITIONS)
+    MERGE.parts(state, MergeStep(), first)
+    alone = publish(state)
+    assert len(alone) > 1000
+    MERGE.parts(state, MergeStep(), second)
+    assert {**alone, **publish(state)} == merged([*first, *second], 10_000)
+
+
+def judged(sources: Sequence[Columns]) -> list[Columns]:
+    """Verdicts on alerts, some of them revised, then all others as they mature; some of it twice."""
+    found = []
+    for partition, rows in enumerate(sources):
+        random = np.random.default_rng(partition)
+        fraud = random.random(len(rows)) < 0.3
+        for row in np.flatnonzero(rows.bools("alert")).tolist():
+            chosen = np.array([row])
+            said = fraud[chosen]
+            for verdict in [said, said] if random.random() < 0.8 else [~said, said, said]:
+                found.append(outcomes(rows.take(chosen), partition, verdict, "analyst", HOUR))
+        others = np.flatnonzero(~rows.bools("alert"))
+        for start in range(0, len(others), 100):
+            chosen = others[max(0, start - 7) : start + 100]
+            mature = rows.take(chosen)
+            found.append(outcomes(mature, partition, fraud[chosen], "maturity", 7 * DAY))
+    return found
+
+
+def contents(state: MergeState) -> list[object]:
+    """All that is saved, whatever the order of names."""
+    return [msgspec.msgpack.decode(state.dump(bucket), strict=False) for bucket in range(state.buckets)]
+
+
+def test_outcomes_count_once_in_the_hour_of_their_transaction() -> None:
+    """Repeated outcomes count once, a revised verdict replaces the one before it; quality follows."""
+    (first, second), sources = parts_of(13)
+    state = MergeState(PARTITIONS)
+    MERGE.parts(state, MergeStep(), [*first, *second])
+    publish(state)
+    deltas = []
+    for rows in judged(sources):
+        step = MergeStep()
+        MERGE.outcomes(state, step, rows)
+        deltas.append(encode_merge_step(step))
+    total: Tally = {}
+    for slots in state.parts[HOURS].values():
+        for partition, (_, tally) in slots.items():
+            if partition == -1:
+                add(total, tally)
+    assert total["outcomes"] == sum(map(len, sources))
+    assert total["alerts_known"] == sum(int(rows.bools("alert").sum()) for rows in sources)
+    quality = MERGE.quality(state)
+    assert quality["champion"]["outcomes"] == total["outcomes"]
+    assert quality["champion"]["frauds"] == total["frauds"]
+    assert quality["shadow:b"]["outcomes"] < total["outcomes"]
+    revised = publish(state)
+    assert {name for name, _ in revised} == {"24h"}
+    again = MergeState(PARTITIONS)
+    MERGE.parts(again, MergeStep(), [*first, *second])
+    publish(again)
+    for delta in deltas:
+        again.apply(delta)
+    assert publish(again) == revised
+    assert MERGE.quality(again) == quality
+    loaded = MergeState(PARTITIONS)
+    for bucket in range(state.buckets):
+        loaded.load(bucket, state.dump(bucket))
+    assert MERGE.quality(loaded) == quality
+    assert loaded.decisions.dump() == state.decisions.dump() == again.decisions.dump()
+    assert state.decisions.naive().alerts == total["alerts_known"]
+    assert state.decisions.naive().caught == total["caught"]
+    assert contents(loaded) == contents(state)
+    assert len(loaded.seen.dump()) == PARTITIONS
+
+
+def test_one_odd_stamp_does_not_stop_the_quality() -> None:
+    """An outcome of a transaction that was stamped ten years ahead counts when it came."""
+    rows = made_up(100, 20, hours=1)
+    rows.arrays["event_time"] = rows.ints("event_time").copy()
+    rows.arrays["event_time"][0] += 3650 * DAY
+    rows.arrays["status"][0] = 2
+    state = MergeState(PARTITIONS)
+    for start in (0, 50):
+        chosen = np.arange(start, start + 50)
+        these = outcomes(rows.take(chosen), 0, np.ones(50, np.bool_), "maturity", DAY)
+        MERGE.outcomes(state, MergeStep(), these)
+    assert MERGE.quality(state)["champion"]["outcomes"] == 100
+
+
+def test_a_label_partition_may_send_much_again() -> None:
+    """All of it counts once, and only the offsets of the last message are remembered."""
+    rows = made_up(400, 21, hours=1)
+    others = np.flatnonzero(~rows.bools("alert"))
+    state = MergeState(PARTITIONS)
+    for _ in range(2):
+        for chosen in np.array_split(others, 5):
+            fraud = np.zeros(len(chosen), np.bool_)
+            MERGE.outcomes(state, MergeStep(), outcomes(rows.take(chosen), 0, fraud, "maturity", DAY))
+    assert MERGE.quality(state)["champion"]["outcomes"] == len(others)
+    assert [len(offsets) // 8 for _, offsets in state.seen.dump().values()] == [
+        len(others) - 4 * (len(others) // 5 + 1) if len(others) % 5 else len(others) // 5
+    ]

@@ -59,8 +59,15 @@ def flow_table(text: str) -> dict[str, tuple[set[str], set[str]]]:
         plain = re.sub(r" \([^)]*\)", "", cell).replace("<last entity>", "terminal")
         return {topic.strip() for topic in plain.split(",")}
 
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    return {row[0]: (topics(row[1]), topics(row[-1])) for row in rows if row[0] in STAGES}
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for line in text.splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")]
+        stage = row[0].partition(",")[0]  # a stage may have a row for each of its loops
+        if stage in STAGES:
+            reads, writes = found.setdefault(stage, (set(), set()))
+            reads |= topics(row[1])
+            writes |= topics(row[-1])
+    return found
 
 
 @pytest.mark.parametrize("text", [app.__doc__ or "", (ROOT / "docs" / "architecture.md").read_text()])

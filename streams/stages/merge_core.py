@@ -1,0 +1,289 @@
+"""The merge of the observe stage: parts and outcomes in, records of windows out. What is counted:
+
+* `outcomes`, `frauds`: transactions whose outcome is known;
+* `alerts_known`, `caught`: alerts among them, and frauds among those, also `…@by:MODEL|ARM`;
+  `…@shadow:NAME` for what a shadow would have flagged;
+* `fraud_amount@exponent:E`: minor units of the frauds;
+* `labels@source:S`, `label_ms@source:S`: outcomes that a label gave, and how long after the transaction.
+
+An outcome belongs to the hour of its transaction, however late it comes. A revised verdict takes the one
+before it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monitoring.concept import expected_precision
+from monitoring.live_quality import DAY_MS, DAYS, DayQuality, card_precision, merged
+from monitoring.metrics import bounded_source
+from monitoring.tallies import Tally, add
+from monitoring.window_report import figures
+from streams.stages import columns
+from streams.stages.alignment import NEVER
+from streams.stages.columns import Columns
+from streams.stages.label_core import MATURITY
+from streams.stages.merge_state import BY_NAME, Due, Judged, MergeState, MergeStep
+from streams.stages.observe_core import MOST_AMOUNT, arms, by_role, roles, slot_times
+from streams.stages.observe_state import HOURS, SLOT_MS, Part
+from streams.stages.seen_rows import join
+from streams.stages.shape_parts import ShapesTold
+
+Bools = npt.NDArray[np.bool_]
+_HOUR = SLOT_MS[HOURS]
+#: Wide columns that nothing here looks at.
+_UNUSED = ("features", "hop")
+
+
+class MergeCore:
+    """One call per batch; what changes in the state is also appended to a step."""
+
+    def parts(self, state: MergeState, step: MergeStep, parts: list[Part]) -> None:
+        """Parts in the order in which they came."""
+        # By what was known before: they may go further than slots are kept.
+        oldest = {kind: state.oldest(kind) for kind in state.parts}
+        for part in parts:
+            change = MergeStep()
+            if part.watermark > state.watermarks.get(part.partition, NEVER):
+                change.watermarks[part.partition] = part.watermark
+            position, tally = state.parts[part.kind].get(part.slot, {}).get(part.partition, (-1, {}))
+            # One that was restored from may still send what it knew then.
+            if part.slot >= oldest[part.kind] and part.position >= position:
+                change.parts.append(part)
+                if part.tally != tally:
+                    change.due.update(state.changed(part.kind, part.slot))
+            _commit(state, step, change)
+
+    def shapes(self, state: MergeState, step: MergeStep, told: ShapesTold) -> None:
+        """Shapes of hours in a partition."""
+        _commit(state, step, MergeStep(shapes=[state.drift.wanted(told)]))
+
+    @staticmethod
+    def age(state: MergeState, step: MergeStep) -> None:
+        """Let go of what is too old, or too much."""
+        _commit(state, step, state.aged())
+
+    @staticmethod
+    def drift(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any] | None]]:
+        """Evaluate the hours that are due.
+
+        Yields what makes each evaluated, and its record if there is a reference.
+        """
+        for hour in state.drift.due():
+            evaluated, record = state.drift.evaluate(hour)
+            step = MergeStep(evaluated=[evaluated])
+            state.take(step)
+            yield step, record
+
+    @staticmethod
+    def days(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any]]]:
+        """Evaluate the days whose outcomes are in; what makes each evaluated, and its record."""
+        for day in state.days.due(state.reached):
+            judged, record = state.days.evaluate(day, state.quality)
+            step = MergeStep(days=[judged])
+            state.take(step)
+            yield step, record
+
+    @staticmethod
+    def estimates(state: MergeState) -> dict[str, tuple[float, float]]:
+        """By role, the share of frauds and the average precision to be expected of the last day's scores."""
+        known = {role for held in state.quality.values() for role in held}
+        recent = state.drift.last_day().scores
+        return {
+            role: expected_precision(counts, merged(_of_role(state, role)))
+            for name, counts in recent.items()
+            if (role := name if name.startswith("shadow:") else name.partition(":")[0]) in known
+        }
+
+    def outcomes(self, state: MergeState, step: MergeStep, rows: Columns) -> None:
+        """Outcomes of one label partition."""
+        if not len(rows):
+            return
+        arrays = {name: array for name, array in rows.arrays.items() if name not in _UNUSED}
+        rows = Columns(rows.meta, arrays, {"source": rows.strings["source"]})
+        label_partition = rows.meta_int("label_partition")
+        source = f"{label_partition}/{rows.meta_int('score_partition')}"
+        matured, alert = rows.bools("matured"), rows.bools("alert")
+        change = MergeStep()
+        if matured.any():
+            change.decided[label_partition] = int(rows.ints("known_at")[matured].max())
+        # A transaction that was scored twice is decided twice; one with an alert is known by its verdict.
+        genuine = rows.take(~alert & state.seen.unseen(source, rows.ints("offset")))
+        if len(genuine):
+            change.seen[source] = rows.meta_int("settled"), genuine.ints("offset").tobytes()
+            times = slot_times(genuine)
+            for hour, chosen in _by_hour(times):
+                _count(state, change, hour, _tally(genuine.take(chosen)))
+            change.scores.append(_scores(genuine, times))
+        _commit(state, step, change)
+        for index in np.flatnonzero(alert).tolist():
+            self._judge(state, step, rows.take(np.array([index])))
+
+    def _judge(self, state: MergeState, step: MergeStep, row: Columns) -> None:
+        """The outcome of an alerted transaction, which may take an earlier one back."""
+        transaction, fraud = int(row.words("transaction")[0]), bool(row.bools("fraud")[0])
+        before = state.judged.get(transaction)
+        if before is not None and before.fraud == fraud:
+            return
+        change, times = MergeStep(), slot_times(row)
+        time, tally, scores = int(times[0]), _tally(row), _scores(row, times)
+        if before is not None:
+            taken_back = {name: -value for name, value in before.tally.items()}
+            _count(state, change, before.time - before.time % _HOUR, taken_back)
+            counted = columns.decode(before.row)
+            counted.meta["sign"] = -1
+            change.scores.append(counted.encode())
+        change.judged.append((transaction, Judged(time, fraud, tally, scores)))
+        _count(state, change, time - time % _HOUR, tally)
+        change.scores.append(scores)
+        _commit(state, step, change)
+
+    def publish(self, state: MergeState, most: int) -> Iterator[tuple[MergeStep, list[dict[str, Any]]]]:
+        """The windows that are over and have changed since they were published, at most `most` at once.
+
+        Yields what makes them published, and their records.
+        """
+        over = sorted((end, name) for name, end in state.due if end <= state.reached)
+        for start in range(0, len(over), most):
+            chosen: list[Due] = [(name, end) for end, name in over[start : start + most]]
+            records = [self._record(state, due) for due in chosen]
+            step = MergeStep(published=chosen)
+            state.take(step)
+            yield step, records
+
+    @staticmethod
+    def _record(state: MergeState, due: Due) -> dict[str, Any]:
+        name, end = due
+        kind, window = BY_NAME[name]
+        return {
+            "metric": "window",
+            "window": name,
+            "start": end - window.length,
+            "end": end,
+            **figures(state.tally(window, kind, end)),
+        }
+
+    @staticmethod
+    def current(state: MergeState) -> dict[str, dict[str, Any]]:
+        """The figures of each window that ends with the slot that is under way."""
+        result = {}
+        newest = max(state.watermarks.values())
+        for name, (kind, window) in BY_NAME.items():
+            end = newest - newest % window.slot + window.slot
+            result[name] = figures(state.tally(window, kind, end))
+        return result
+
+    @staticmethod
+    def alerts_of_a_day(state: MergeState) -> int:
+        """Alerts in the last 24 full hours of event time."""
+        kind, window = BY_NAME["24h"]
+        newest = max(state.watermarks.values())
+        return state.tally(window, kind, newest - newest % _HOUR).get("alerts", 0)
+
+    @staticmethod
+    def quality(state: MergeState) -> dict[str, dict[str, float]]:
+        """By role, how well the scores of the last days with outcomes rank and calibrate."""
+        found: dict[str, dict[str, float]] = {}
+        for role in sorted({role for held in state.quality.values() for role in held}):
+            held = _of_role(state, role)
+            sketch = merged(held)
+            found[role] = {
+                "outcomes": sketch.rows,
+                "frauds": sketch.frauds,
+                "average_precision": sketch.average_precision(),
+                "roc_auc": sketch.roc_auc(),
+                "calibration_error": sketch.calibration_error(),
+                # The newest day is not complete.
+                "card_precision": card_precision(held[:-1]),
+            }
+        return found
+
+
+def _count(state: MergeState, change: MergeStep, hour: int, tally: Tally) -> None:
+    """Add the tally of outcomes of an hour, or what is taken back of it."""
+    add(change.outcomes.setdefault(hour // DAY_MS, {}), tally)
+    if hour >= state.oldest(HOURS):
+        add(change.tallies.setdefault(hour, {}), tally)
+        change.due.update(state.changed(HOURS, hour))
+
+
+def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
+    """What `MergeState.count_scores` needs of outcomes."""
+    scores = by_role(rows)
+    reduced = {
+        "time": times,
+        "card": rows.words("card").view(np.int64),
+        "fraud": rows.bools("fraud"),
+        "alert": rows.bools("alert"),
+        "control": rows.bools("control"),
+        "propensity": rows.floats("propensity"),
+        "scores": np.stack(list(scores.values()), axis=1),
+    }
+    return Columns({"roles": list(scores), "sign": 1}, reduced).encode()
+
+
+def _of_role(state: MergeState, role: str) -> list[DayQuality]:
+    """The last days with outcomes of the role, oldest first."""
+    first = max(state.quality) - DAYS
+    return [held[role] for day, held in sorted(state.quality.items()) if day > first and role in held]
+
+
+def _by_hour(times: npt.NDArray[np.int64]) -> Iterator[tuple[int, Bools]]:
+    hours = times // _HOUR * _HOUR
+    for hour in np.unique(hours).tolist():
+        yield hour, hours == hour
+
+
+def _tally(rows: Columns) -> Tally:
+    """The counts of outcomes of one hour."""
+    fraud, alert = rows.bools("fraud"), rows.bools("alert")
+    tally: Tally = {"outcomes": len(rows), "frauds": int(fraud.sum())}
+
+    def flagged(which: Bools, suffix: str) -> None:
+        tally[f"alerts_known{suffix}"] = int(which.sum())
+        tally[f"caught{suffix}"] = int((which & fraud).sum())
+
+    flagged(alert, "")
+    for arm, (model, decided) in arms(rows).items():
+        flagged(decided & alert, f"@by:{model}|{arm}")
+        tally[f"frauds@by:{model}|{arm}"] = int((decided & fraud).sum())
+    for column, (_, name) in enumerate(roles(rows)[1:]):
+        flagged(rows.floats("shadows")[:, column] >= rows.floats("threshold"), f"@shadow:{name}")
+    amount, exponents = np.minimum(rows.ints("amount_minor"), MOST_AMOUNT), rows.codes("exponent")
+    for exponent in np.unique(exponents[fraud]).tolist():
+        tally[f"fraud_amount@exponent:{exponent}"] = int(amount[fraud & (exponents == exponent)].sum())
+    delays = np.maximum(rows.ints("known_at") - rows.ints("event_time"), 0)
+    for index, source in enumerate(rows.strings["source"]):
+        if source != MATURITY:
+            name = bounded_source(source)
+            delay = int(min(delays[index], 400 * DAY_MS))
+            add(tally, {f"labels@source:{name}": 1, f"label_ms@source:{name}": delay})
+    return {name: value for name, value in tally.items() if value}
+
+
+def _commit(state: MergeState, step: MergeStep, change: MergeStep) -> None:
+    state.take(change)
+    merge_steps(step, change)
+
+
+def merge_steps(step: MergeStep, change: MergeStep) -> None:
+    """Append what was read after."""
+    step.positions.update(change.positions)
+    step.watermarks.update(change.watermarks)
+    step.parts += change.parts
+    for tallies, more in ((step.tallies, change.tallies), (step.outcomes, change.outcomes)):
+        for slot, tally in more.items():
+            add(tallies.setdefault(slot, {}), tally)
+    step.due |= change.due
+    step.scores += change.scores
+    join(step.seen, change.seen)
+    step.judged += change.judged
+    step.shapes += change.shapes
+    step.decided.update(change.decided)
+    step.gone.update(change.gone)
+    step.days_gone = max(step.days_gone, change.days_gone)
+    step.judged_gone += change.judged_gone
