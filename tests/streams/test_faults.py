@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from streams.history.replay import ReplayTopics, _Encoder
 from streams.history.simulator import GENUINE, UNKNOWN, Simulation, Simulator
 from streams.times import DAY
 
+RUNBOOK = Path(__file__).resolve().parents[2] / "docs" / "runbook.md"
 WORLD = Simulation(seed=5, transactions=20_000, cards=400, terminals=800, days=20)
 AT = 8 * DAY
 #: The columns that a fault may change.
@@ -170,3 +173,13 @@ def test_a_fault_that_does_not_exist_is_an_error() -> None:
     """Also without the command."""
     with pytest.raises(ValueError, match="unit-change"):
         Fault("nonsense", 0)
+
+
+def test_the_runbook_says_what_rings_for_each_fault() -> None:
+    """Every fault has a row, with alerts that have a section of their own."""
+    text = RUNBOOK.read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*?) \|", text, flags=re.MULTILINE))
+    assert rows.keys() == KINDS.keys()
+    for alerts in rows.values():
+        assert (named := re.findall(r"Fraud\w+", alerts))
+        assert all(f"### {name}\n" in text for name in named)
