@@ -145,7 +145,10 @@ def runs(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
             folder = tmp_path_factory.mktemp(name)
             deployment = Deployment(broker, folder, SETTINGS)
             stack.callback(deployment.close)
-            started[name] = folder, deployment, deployment.start(wait=False)
+            worker = deployment.start(wait=False)
+            if not started:  # where nothing is compiled yet the first one does it for all
+                until(partial(getattr, worker, "ready"), seconds=240, what="the first worker ready")
+            started[name] = folder, deployment, worker
         for _, _, worker in started.values():
             until(partial(getattr, worker, "ready"), seconds=120, what="a worker ready")
         result: dict[str, Run] = {}
