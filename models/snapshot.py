@@ -1,8 +1,8 @@
 """The frozen form in which a model travels from the learn stage to the score stage.
 
 One JSON document: a header, and the scorer's arrays as zlib-compressed little-endian bytes in base64. Nothing
-in it can run code. ``decode`` believes nothing: digest, sizes, dtypes, shapes, finite values, structure, and
-that the scorer gives the expected scores for the golden rows.
+in it can run code. ``decode`` believes nothing: digest, sizes, dtypes, shapes, finite values, structure, that
+a score takes a bounded number of steps, and that the scorer gives the expected scores for the golden rows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,10 +29,15 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Floats = NDArray[np.float64]
 
 FORMAT = 2
-MAX_DOCUMENT_BYTES = 64 << 20
+MAX_DOCUMENT_BYTES = 16 << 20
+"""No larger one fits on the models topic."""
 MAX_ARRAY_BYTES = 128 << 20
 """Of all arrays of a snapshot together, decompressed."""
+MAX_STEPS = 100_000
+"""For the score of one row: a fraction of a millisecond. A forest of ten trees takes a hundredth of it."""
 GOLDEN_TOLERANCE = 1e-12
+MAX_VERSION = 2**31 - 1
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _DTYPES: dict[str, type[np.float64] | type[np.int32]] = {"<f8": np.float64, "<i4": np.int32}
 
 
@@ -206,10 +212,12 @@ def decode(data: bytes, spec_digest: str | None = None, key: bytes = b"") -> Sna
         )
     except ScorerArraysError as error:
         raise SnapshotDamagedError(f"{kind}: {error}") from error
+    if scorer.steps > MAX_STEPS:
+        raise SnapshotDamagedError(f"{kind}: up to {scorer.steps} steps for a row, more than {MAX_STEPS}")
     k = scorer.n_features
     snapshot = Snapshot(
-        name=_text(document, "name"),
-        version=_integer(document, "version"),
+        name=_name(document),
+        version=_integer(document, "version", most=MAX_VERSION),
         scorer=scorer,
         spec_digest=spec,
         created_at_event_time=_integer(document, "created_at_event_time"),
@@ -336,15 +344,23 @@ def _text(document: Mapping[str, Json], name: str) -> str:
     return value
 
 
-def _integer(document: Mapping[str, Json], name: str) -> int:
+def _name(document: Mapping[str, Json]) -> str:
+    """It becomes part of keys, metrics and log lines."""
+    name = _text(document, "name")
+    if NAME.fullmatch(name) is None:
+        raise SnapshotDamagedError(f"{name[:60]!r} is no name of a model")
+    return name
+
+
+def _integer(document: Mapping[str, Json], name: str, most: int = 2**63 - 1) -> int:
     value = document.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise SnapshotDamagedError(f"{name} must be an integer")
+    if isinstance(value, bool) or not isinstance(value, int) or not -most <= value <= most:
+        raise SnapshotDamagedError(f"{name} must be an integer of at most {most}")
     return value
 
 
 def _number(document: Mapping[str, Json], name: str) -> float:
     value = document.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 2**1000:
         raise SnapshotDamagedError(f"{name} must be a number")
     return float(value)

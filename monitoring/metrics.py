@@ -15,6 +15,7 @@ OUTCOMES = ("scored", "dead_lettered", "duplicate", "late")
 ROLES = ("champion", "canary", "shadow")
 OPTIONAL_FIELDS = ("merchant_id", "mcc", "country", "channel", "device_id", "ip")
 LABEL_SOURCES = ("chargeback", "analyst", OTHER)
+LABEL_ORIGINS = ("source", "terminal", "card")
 LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmatched", "dropped")
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
@@ -104,7 +105,7 @@ METRICS: tuple[Definition, ...] = (
         "p99 above 0.1.",
         buckets=END_TO_END_SECONDS),
     Definition("fraud_stage_duration_seconds", "histogram", "seconds",
-        "Time a stage took for the batch of a partition, sends and saved state included.",
+        "Time a stage took for the batch of a partition, sends included.",
         "p99 above 1.",
         labels=("stage",), children=_each(STAGES), buckets=STAGE_SECONDS, limit=8),
     Definition("fraud_batch_records", "histogram", "records",
@@ -203,6 +204,10 @@ METRICS: tuple[Definition, ...] = (
         "Labels consumed, by source and result.",
         "too_late, unmatched or dropped rising.",
         labels=("source", "result"), children=LABEL_CHILDREN),
+    Definition("fraud_labels_flooded_total", "counter", "outcomes",
+        "Verdicts that nothing was learned from: more than `labels.daily` of one origin in a day.",
+        "any increase: an origin floods the labels, or the bound is too low for it.",
+        labels=("origin",), children=_each(LABEL_ORIGINS)),
     Definition("fraud_alerts_released_total", "counter", "alerts",
         "Alerted rows given up before their maturity for labels.max_held; verdicts on them count then.",
         "any increase."),
@@ -411,6 +416,7 @@ class Metrics:
         self.outcomes_refused = counter("fraud_outcomes_refused_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
         self.labels = counter("fraud_labels_total")
+        self.labels_flooded = counter("fraud_labels_flooded_total")
         self.alerts_released = counter("fraud_alerts_released_total")
         self.label_delay = histogram("fraud_label_delay_seconds")
         self.pending_labels = gauge("fraud_pending_labels")

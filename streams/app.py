@@ -79,6 +79,7 @@ def build(settings: Settings, stages: Sequence[str] = STAGES) -> Flow:
         spec.digest,
         on_refused=partial(metrics.model_refused.add, 1),
         key=signing_key(settings.models),
+        names=[slot.name for slot in (settings.models.champion, *settings.models.shadows)],
     )
     control = ControlFeed(
         catalogue.name("control"),

@@ -165,6 +165,13 @@ class Alignment(Section):
     """Most rows that wait in one partition of a stage."""
 
 
+Origin = Literal["source", "terminal", "card"]
+
+
+def _daily() -> dict[Origin, int]:
+    return {"source": 100_000, "terminal": 1_000, "card": 50}
+
+
 class Labels(Section):
     """From labels to outcomes."""
 
@@ -174,6 +181,8 @@ class Labels(Section):
     """So long after a transaction a verdict on it takes effect at the earliest."""
     max_held: Annotated[int, Field(ge=1_000)] = 200_000
     """Most transactions with labels, and most alerted rows, held for a partition; the oldest go first."""
+    daily: dict[Origin, Annotated[int, Field(ge=1)]] = Field(default_factory=_daily)
+    """Verdicts on a day's transactions that are learned, by origin; what is left out is not bounded."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -13,6 +13,9 @@ from river import linear_model, optim, preprocessing
 from models.learners.base import Learner
 from models.scorers.linear import LogisticScorer
 
+#: Outcomes after which the scale is held to be known.
+_SCALED = 100
+
 
 class LogisticLearner(Learner):
     """River's logistic regression on the signed logarithm of the features, standardised over the outcomes
@@ -23,7 +26,7 @@ class LogisticLearner(Learner):
 
     :param learning_rate: of stochastic gradient descent.
     :param limit: standardised values are clipped to ±limit, so that one absurd value cannot wreck the
-        weights.
+        weights, nor the scale.
     """
 
     kind: ClassVar[str] = "logistic"
@@ -45,7 +48,7 @@ class LogisticLearner(Learner):
 
     def _learn(self, x: NDArray[np.float64], fraud: bool, weight: float) -> None:
         logged = self._logarithm(x)
-        self._scaler.learn_one(logged)
+        self._scaler.learn_one(self._winsorised(logged))
         share = weight if fraud else weight * self.keep_one_in
         self._model.learn_one(self._clip(self._scaler.transform_one(logged)), fraud, w=share)
 
@@ -73,6 +76,19 @@ class LogisticLearner(Learner):
             name: math.copysign(math.log(1.0 + abs(v)), v)
             for name, v in zip(self.names, x.tolist(), strict=True)
         }
+
+    def _winsorised(self, logged: dict[str, float]) -> dict[str, float]:
+        """Values at most ``limit`` deviations from the mean so far: one absurd value moves the scale by which
+        all others are judged no further than that.
+        """
+        if self.n_learned < _SCALED:
+            return logged
+        means, variances = self._scaler.means, self._scaler.vars
+        bounded = {}
+        for name, v in logged.items():
+            reach = self.limit * variances[name] ** 0.5
+            bounded[name] = min(max(v, means[name] - reach), means[name] + reach) if reach > 0.0 else v
+        return bounded
 
     def _clip(self, scaled: dict[str, float]) -> dict[str, float]:
         return {name: min(max(v, -self.limit), self.limit) for name, v in scaled.items()}

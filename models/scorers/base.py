@@ -32,6 +32,11 @@ class FrozenScorer(Protocol):
         """Number of columns ``score`` expects, in feature-spec order."""
         ...
 
+    @property
+    def steps(self) -> int:
+        """Most steps that the score of one row takes, whatever the row: bounds its time by construction."""
+        ...
+
     def score(self, x: Floats) -> Floats:
         """Fraud probabilities.
 
@@ -94,7 +99,7 @@ def header_float(header: Header, name: str) -> float:
     :raises ScorerArraysError: missing, of another type, or not finite.
     """
     value = header.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**1000:
         raise ScorerArraysError(f"header field {name!r} must be a finite number, not {value!r}")
     return float(value)
 

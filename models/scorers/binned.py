@@ -99,6 +99,11 @@ class BinnedScorer:
         """Number of columns ``score`` expects."""
         return len(self.n_coarse)
 
+    @property
+    def steps(self) -> int:
+        """Most steps for a row: a binary search for each feature, and the crosses."""
+        return len(self.n_coarse) * (len(self.edges).bit_length() + 1) + len(self.cross_a)
+
     def score(self, x: Floats) -> Floats:
         """Fraud probabilities f64[n] of f64[n, n_features]; ValueError on another shape or values not
         finite.

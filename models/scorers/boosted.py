@@ -55,6 +55,24 @@ def _score(
     return total
 
 
+@kernel
+def _longest(root: Ints, left: Ints, right: Ints) -> int:
+    """Sum over the trees of the nodes on the longest way to a leaf."""
+    nodes = np.empty(len(left), np.int64)
+    for node in range(len(left) - 1, -1, -1):  # those below come after their branch
+        below = 0
+        if left[node] >= 0:
+            below = nodes[left[node]]
+        if right[node] >= 0:
+            below = max(below, nodes[right[node]])
+        nodes[node] = below + 1
+    total = len(root)
+    for tree in range(len(root)):
+        if root[tree] >= 0:
+            total += nodes[root[tree]]
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class BoostedScorer:
     """``sigmoid(base + Σ leaf value of each tree)``.
@@ -78,6 +96,11 @@ class BoostedScorer:
     def n_features(self) -> int:
         """Number of columns ``score`` expects."""
         return self.width
+
+    @property
+    def steps(self) -> int:
+        """Most steps for a row: the longest way through each of the trees."""
+        return int(_longest(self.root, self.left, self.right))
 
     def score(self, x: Floats) -> Floats:
         """Fraud probabilities f64[n] of f64[n, n_features]; ValueError on another shape or values not

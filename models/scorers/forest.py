@@ -162,6 +162,25 @@ def _score(
     return out
 
 
+@kernel
+def _costliest(
+    root: Ints, feature: Ints, left: Ints, right: Ints, alternate: Ints, first: Ints, last: Ints
+) -> int:
+    """Sum over the trees of the nodes and naive Bayes terms that a row may pass, alternates included."""
+    cost = np.empty(len(feature), np.int64)
+    for node in range(len(feature) - 1, -1, -1):  # children and alternates come after their parent
+        if feature[node] < 0:
+            cost[node] = 1 + 2 * max(0, last[node] - first[node])
+            continue
+        cost[node] = 1 + max(cost[left[node]], cost[right[node]])
+        if alternate[node] >= 0:
+            cost[node] += cost[alternate[node]]
+    total = 0
+    for tree in range(len(root)):
+        total += cost[root[tree]]
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class ForestScorer:
     """Weighted vote of Hoeffding trees, corrected for the sampling of genuine outcomes.
@@ -202,6 +221,13 @@ class ForestScorer:
     def n_features(self) -> int:
         """Number of columns ``score`` expects."""
         return self.width
+
+    @property
+    def steps(self) -> int:
+        """Most steps for a row: the costliest way through each of the trees, with the terms of its leaves."""
+        return int(
+            _costliest(self.root, self.feature, self.left, self.right, self.alternate, self.first, self.last)
+        )
 
     def score(self, x: Floats) -> Floats:
         """Fraud probabilities f64[n] of f64[n, n_features]; ValueError on another shape or values not

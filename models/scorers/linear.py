@@ -82,6 +82,11 @@ class LogisticScorer:
         """Number of columns ``score`` expects."""
         return len(self.weight)
 
+    @property
+    def steps(self) -> int:
+        """Most steps for a row: its features."""
+        return len(self.weight)
+
     def score(self, x: Floats) -> Floats:
         """Fraud probabilities f64[n] of f64[n, n_features]; ValueError on another shape or values not
         finite.

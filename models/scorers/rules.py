@@ -14,6 +14,7 @@ from models.scorers.base import (
     Floats,
     Header,
     Ints,
+    ScorerArraysError,
     as_matrix,
     floats,
     header_float,
@@ -46,6 +47,9 @@ DEFAULT_RULES = (
     Rule("terminal_known_frauds_7d", 1.0, 1.5),
 )
 """Rules over the default feature spec; amounts in major units. The odds are an analyst's guess."""
+
+MOST_RULES = 1000
+"""That a snapshot may have: what a batch needs is as many numbers as it has rows, for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,11 @@ class RulesScorer:
         """Number of columns ``score`` expects."""
         return self.width
 
+    @property
+    def steps(self) -> int:
+        """Most steps for a row: the rules."""
+        return len(self.feature)
+
     def score(self, x: Floats) -> Floats:
         """Fraud probabilities f64[n] of f64[n, n_features]; ValueError on another shape or values not
         finite.
@@ -121,6 +130,8 @@ class RulesScorer:
         """The inverse of ``to_arrays``; ScorerArraysError on anything else."""
         width = header_int(header, "width")
         feature = ints(arrays, "feature", [None], 0, width)
+        if len(feature) > MOST_RULES:
+            raise ScorerArraysError(f"{len(feature)} rules, more than {MOST_RULES}")
         return cls(
             width=width,
             base=header_float(header, "base"),

@@ -102,8 +102,8 @@ MODELS = Dashboard(
                 ),
                 Panel(
                     "Trouble",
-                    "Versions and outcomes refused, batches that the rules scored because the "
-                    "champion failed, shadows switched off. Bad: any.",
+                    "Versions and outcomes refused, verdicts beyond labels.daily, batches that the rules "
+                    "scored because the champion failed, shadows switched off. Bad: any.",
                     "short",
                     (
                         Query(
@@ -114,6 +114,10 @@ MODELS = Dashboard(
                             increase("fraud_outcomes_refused_total", by="name", over="$__rate_interval"),
                             "{{name}} refused an outcome",
                             NOTHING_LEARNED,
+                        ),
+                        Query(
+                            increase("fraud_labels_flooded_total", by="origin", over="$__rate_interval"),
+                            "verdicts beyond the bound of a {{origin}}",
                         ),
                         Query(
                             increase("fraud_champion_failures_total", over="$__rate_interval"),

@@ -61,6 +61,7 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
         spec_digest=spec_digest,
         min_outcomes=settings.models.min_outcomes,
         min_frauds=settings.models.min_frauds,
+        most_verdicts={str(origin): most for origin, most in settings.labels.daily.items()},
     )
 
 
@@ -142,6 +143,7 @@ class LearnWork:
         state = self.checkpoint.state
         learned = {name: learner.n_learned for name, learner in state.learners.items()}
         refused = dict(state.refused)
+        flooded = state.floods.flooded.copy()
         published = False
         for batch in batches:
             for record in batch.records:
@@ -155,6 +157,8 @@ class LearnWork:
         for name, learner in state.learners.items():
             self._context.metrics.model_learned.add(learner.n_learned - learned[name], name)
             self._context.metrics.outcomes_refused.add(state.refused[name] - refused[name], name)
+        for origin, count in (state.floods.flooded - flooded).items():
+            self._context.metrics.labels_flooded.add(count, origin)
         overdue = self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS
         if published or overdue or len(self._held) >= MOST_IN_FLIGHT // 2:
             yield from self._save()

@@ -49,6 +49,7 @@ class _Saved(msgspec.Struct):
     waiting: list[Waiting]
     seen: dict[int, bool]
     learners: dict[str, bytes]
+    verdicts: dict[int, dict[str, int]] = {}
 
 
 class LearnCheckpoint:
@@ -106,6 +107,7 @@ class LearnCheckpoint:
                 waiting=state.waiting,
                 seen=state.seen,
                 learners={name: checkpoint.dump(learner) for name, learner in state.learners.items()},
+                verdicts=state.floods.counts,
             )
         )
         return checkpoint.seal(document, self._key)
@@ -134,6 +136,7 @@ class LearnCheckpoint:
         state.versions |= saved.versions
         state.watermarks |= saved.watermarks
         state.clock, state.published_at, state.seen = saved.clock, saved.published_at, saved.seen
+        state.floods.counts = saved.verdicts
         for name in self._kept(saved):
             try:
                 state.learners[name] = checkpoint.load(saved.learners[name])

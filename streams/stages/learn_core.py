@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import heapq
 import platform
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import river
 
+from models.label_floods import LabelFloods
 from models.learners.base import DriftEvent, Learner
 from models.outcome_weights import outcome_weights
 from models.sampling import keep_mask
 from models.snapshot import Snapshot, make
+from monitoring.metrics import bounded_source
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
@@ -50,12 +52,14 @@ class LearnRules:
         min_outcomes: a model that has learned fewer is not published: it would replace the rules, or what has
             learned more. A genuine outcome counts for all those that a model's sampling has it stand for.
         min_frauds: the same for frauds.
+        most_verdicts: on the transactions of a day, by `source`, `terminal` and `card`, that are learned.
     """
 
     publish_every_ms: int
     spec_digest: str
     min_outcomes: int = 0
     min_frauds: int = 0
+    most_verdicts: Mapping[str, int] = field(default_factory=dict)
 
     def suffices(self, learner: Learner) -> bool:
         """Whether the learner has learned enough for a version."""
@@ -103,6 +107,7 @@ class LearnState:
         self.drift: list[ModelDrift] = []
         #: verdict learned last, by transaction; the oldest are forgotten
         self.seen: dict[int, bool] = {}
+        self.floods = LabelFloods({})
 
     def observe(self, partition: int, watermark: int) -> int:
         """A label partition has seen the scoring watermark; returns how far all of them have."""
@@ -140,6 +145,7 @@ class LearnCore:
             outcomes.floats("propensity"),
             np.array([source != MATURITY for source in outcomes.strings["source"]], np.bool_),
         )
+        weights = np.where(self._within_bounds(state, outcomes), weights, 0.0)
         wanted = np.where(weights > 0.0, state.wants(transactions, fraud), 0)
         features = np.ascontiguousarray(outcomes.floats("features"))
         keep = np.flatnonzero(wanted).tolist()
@@ -154,6 +160,21 @@ class LearnCore:
             )
             heapq.heappush(state.waiting, item)
         return len(keep)
+
+    def _within_bounds(self, state: LearnState, outcomes: Columns) -> npt.NDArray[np.bool_]:
+        """Those that are not one verdict too many of their source, terminal or card."""
+        sources = outcomes.strings["source"]
+        said = np.array([source != MATURITY for source in sources], np.bool_)
+        if not (said.any() and self.rules.most_verdicts):
+            return np.ones(len(outcomes), np.bool_)
+        most = self.rules.most_verdicts
+        state.floods.most = {kind: most[kind] for kind in ("card", "terminal", "source") if kind in most}
+        origins = {
+            "card": outcomes.words("card").tolist(),
+            "terminal": outcomes.words("hop").tolist(),
+            "source": [bounded_source(source) for source in sources],
+        }
+        return state.floods.count(outcomes.ints("event_time"), said, origins)
 
     def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
         """Learn what has taken effect by `clock` (event time), publish at every step that it passes.

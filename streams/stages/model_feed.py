@@ -8,15 +8,19 @@ there is to compile: one that is handed out is ready.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 
-from models.snapshot import Snapshot, SnapshotDamagedError, SnapshotError, decode
+from models.snapshot import MAX_VERSION, NAME, Snapshot, SnapshotDamagedError, SnapshotError, decode
 from streams.kafka.broadcast import Broadcast
 from streams.kafka.clients import read_all
 from streams.sections import Broker
 
 logger = logging.getLogger(__name__)
+
+_DIGITS = len(str(MAX_VERSION))
+#: Name in metrics for whatever does not bear the name of a model.
+OTHER = "other"
 
 
 def model_key(name: str, version: int) -> bytes:
@@ -26,8 +30,10 @@ def model_key(name: str, version: int) -> bytes:
 
 def key_of(key: bytes | None) -> tuple[str, int] | None:
     """Name and version of a key on the models topic; None for a key of another form."""
-    name, _, version = (key or b"").decode(errors="replace").rpartition("/")
-    return (name, int(version)) if name and version.isascii() and version.isdigit() else None
+    name, _, text = (key or b"").decode(errors="replace").rpartition("/")
+    if NAME.fullmatch(name) is None or not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        return None
+    return (name, int(text)) if int(text) <= MAX_VERSION else None
 
 
 async def highest_versions(broker: Broker, topic: str) -> dict[str, int]:
@@ -53,8 +59,10 @@ class ModelFeed(Broadcast):
         broker: how to reach the cluster.
         spec_digest: versions learned on another feature spec are left out.
         on_new: told of every usable version that was not on the topic at the start.
-        on_refused: told of the name of every model of which a version was refused.
+        on_refused: told of the name of every model of which a version was refused, `OTHER` for one that is
+            neither among `names` nor has any usable version.
         key: that versions must be signed with; empty if none is configured.
+        names: of the models of the settings.
     """
 
     def __init__(
@@ -65,8 +73,10 @@ class ModelFeed(Broadcast):
         on_new: Callable[[Snapshot], None] = lambda _: None,
         on_refused: Callable[[str], None] = lambda _: None,
         key: bytes = b"",
+        names: Collection[str] = (),
     ) -> None:
         super().__init__(topic, broker, "models")
+        self._names = frozenset(names)
         self._spec_digest = spec_digest
         self._on_new = on_new
         self._on_refused = on_refused
@@ -95,8 +105,9 @@ class ModelFeed(Broadcast):
             self._check(key, snapshot)
         except SnapshotError as error:
             self.refused += 1
-            self._on_refused((key or b"").decode(errors="replace").rpartition("/")[0])
-            logger.warning("model %r refused: %s: %s", key, type(error).__name__, error)
+            name = (key_of(key) or (OTHER, 0))[0]
+            self._on_refused(name if name in self._names or name in self.newest else OTHER)
+            logger.warning("model %r refused: %s: %s", (key or b"")[:80], type(error).__name__, error)
             return
         self._versions[snapshot.name, snapshot.version] = snapshot
         if snapshot.version > self.newest.get(snapshot.name, 0):

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from models.learners.registry import LEARNERS
-from models.snapshot import make
+from models.snapshot import decode, encode, make
 from models.spec import FeatureSpec
 from streams.contract.records import Transaction
 from streams.settings import Settings
@@ -34,7 +34,9 @@ def warm_up(settings: Settings, spec: FeatureSpec) -> float:
     cards, scores = CardState(spec, time_rules(settings)), ScoreState(spec, lateness_ms=0)
     deployment = initial_deployment(settings.models, spec)
     for kind, learner in LEARNERS.items():
-        snapshot = make(learner(spec.names).freeze(), name=kind, version=1, spec_digest=spec.digest)
+        name = kind.replace("_", "-")
+        fresh = make(learner(spec.names).freeze(), name=name, version=1, spec_digest=spec.digest)
+        snapshot = decode(encode(fresh))
         deployment.promote(snapshot)
         deployment.add_shadow(snapshot)
     attributes = dict.fromkeys(spec.attributes, 0.0)

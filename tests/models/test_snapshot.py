@@ -36,7 +36,7 @@ def of_learner(kind: str) -> Snapshot:
     learner = teach(LEARNERS[kind](NAMES), 900)
     return make(
         learner.freeze(),
-        name=kind,
+        name=kind.replace("_", "-"),
         version=3,
         spec_digest=SPEC,
         created_at_event_time=1_530_000_000_000,

@@ -124,7 +124,7 @@ def test_an_outage_is_waited_out(
 
 def test_any_other_failure_ends_the_worker(broker: str) -> None:
     """What is raised while a version is taken reaches `on_error`, instead of ending the following silently;
-    refused versions are told by model name."""
+    refused versions are told by model name, those of no model that is known under one name."""
 
     async def scenario() -> None:
         topic = await new_topic(broker, 1)
@@ -137,13 +137,14 @@ def test_any_other_failure_ends_the_worker(broker: str) -> None:
         async def on_error(error: BaseException) -> None:
             errors.append(error)
 
-        feed = ModelFeed(topic, Broker(bootstrap=broker), SPEC, unhappy, refused.append)
+        feed = ModelFeed(topic, Broker(bootstrap=broker), SPEC, unhappy, refused.append, names=["m"])
         feed.on_error = on_error
         async with Outputs(broker) as outputs:
-            await outputs.send([Output(topic, 0, model_key("m", 1), b"damaged")])
+            unnamed = [Output(topic, 0, name, b"damaged") for name in (None, b"", b"x/1", b"../m/1", b"m/x")]
+            await outputs.send([Output(topic, 0, model_key("m", 1), b"damaged"), *unnamed])
             await feed.start()
             try:
-                assert refused == ["m"]
+                assert refused == ["m"] + ["other"] * 5
                 await outputs.send([Output(topic, 0, model_key("m", 2), version(2))])
                 await until(lambda: bool(errors))
                 assert str(errors[0]) == "version 2"
