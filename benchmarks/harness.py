@@ -10,7 +10,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Contender:
     `absent` gives the reason or None. `prepare` runs with the broker up, before the backlog is seeded.
     `begins` is the topic on which its first record shows that it has begun: the one between the stages of a
     pipeline that has several, or what the first has done before the last one begins would not be counted.
+    `beside` runs during a measurement; what it gives says whether the contender has done all that is left to
+    do after the last output.
     """
 
     name: str
@@ -61,12 +64,13 @@ class Contender:
     prepare: Callable[[Run], None] | None = None
     version: Callable[[], str | None] = lambda: None
     begins: str = SCORES
+    beside: Callable[[Run], AbstractContextManager[Callable[[], bool]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One run. Rates run from the first sight of records on the contender's `begins` to the last output; CPU
-    and counts cover the same span.
+    and counts cover the same span, CPU also what the contender does after it (`Contender.beside`).
 
     `start_seconds` is from the start of the process to that first sight.
     """
@@ -85,6 +89,15 @@ class ContenderFailed(RuntimeError):
     """The contender ended or stayed silent; the message carries the end of its output."""
 
 
+#: For what a contender does after its last output.
+_SETTLE_SECONDS = 60.0
+
+
+@contextmanager
+def _nothing(run: Run) -> Iterator[Callable[[], bool]]:
+    yield lambda: True
+
+
 async def _watch(
     contender: Contender, run: Run, expected: int, seconds: float, start_timeout: float
 ) -> Measurement:
@@ -94,9 +107,13 @@ async def _watch(
     await begins.start()
     begun = time.monotonic()
     process = ContenderProcess(contender.command(run), run.environment(), run.directory)
+    ending = ExitStack()
+    ending.callback(process.stop)
     try:
+        settled = ending.enter_context((contender.beside or _nothing)(run))
         peak, sampled = 0, begun
         first: tuple[float, int, Usage] | None = None
+        last_output: tuple[int, float] | None = None
         while True:
             if first is None and await begins.total() > 0:
                 first = (time.monotonic(), await marks.total(), process.usage())
@@ -108,15 +125,18 @@ async def _watch(
             if first is None and now - begun > start_timeout:
                 raise ContenderFailed(f"{contender.name}: no output in {start_timeout} s:\n{process.tail()}")
             if first is not None and (held >= expected or now - first[0] > seconds):
-                break
+                last_output = last_output or (held, now)
+                if settled() or now - last_output[1] > _SETTLE_SECONDS:
+                    break
             await asyncio.sleep(0.005)
         last = process.usage()
         peak = max(peak, last.rss_bytes)
     finally:
-        process.stop()
+        ending.close()
         await marks.stop()
         await begins.stop()
     started, before, usage = first
+    held, now = last_output
     span, counted = now - started, held - before
     if counted <= 0 or span <= 0:
         raise ContenderFailed(f"{contender.name}: all {held} outputs came at once; publish more transactions")

@@ -337,8 +337,9 @@ class Alarms:
     def update(self, found: Mapping[str, Sequence[Distance]]) -> list[tuple[str, str]]:
         """Take the distances of all windows; the alarms that are new, as kind and name.
 
-        Where the values themselves are wrong, drift of what is made of them is no alarm of its own. Neither
-        is a figure that is already one of another kind.
+        Where the values themselves are wrong, drift of what is made of them is no alarm of its own. A figure
+        that is already one keeps its kind until a more telling one is found: the first hours of another unit
+        are but values out of range in their day.
         """
         by_name: dict[str, list[Distance]] = {}
         for each in (each for window in found.values() for each in window):
@@ -354,9 +355,14 @@ class Alarms:
             if all(each.js <= each.limit * _RELEASE and not each.kind for each in figures)
         }
         self.raised = {(kind, name) for kind, name in self.raised if name not in calm}
-        known = {name for _, name in self.raised}
-        fresh = sorted((kind, name) for kind, name in now if name not in known)
-        self.raised |= set(fresh)
+        known = {name: kind for kind, name in self.raised}
+        fresh = sorted(
+            (kind, name)
+            for kind, name in now
+            if name not in known or KINDS.index(kind) < KINDS.index(known[name])
+        )
+        told = {name for _, name in fresh}
+        self.raised = {(kind, name) for kind, name in self.raised if name not in told} | set(fresh)
         wrong = any(kind not in ("data", "score") for kind, _ in self.raised)
         return [(kind, name) for kind, name in fresh if not (wrong and kind in ("data", "score"))]
 

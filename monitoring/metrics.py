@@ -13,6 +13,7 @@ from monitoring.families import OTHER, Definition, Families
 
 OUTCOMES = ("scored", "dead_lettered", "duplicate", "late")
 ROLES = ("champion", "canary", "shadow")
+OPTIONAL_FIELDS = ("merchant_id", "mcc", "country", "channel", "device_id", "ip")
 LABEL_SOURCES = ("chargeback", "analyst", OTHER)
 LABEL_ORIGINS = ("source", "terminal", "card")
 LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmatched", "dropped")
@@ -228,6 +229,10 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_unknown_fields_total", "counter", "fields",
         "Input fields that are not part of the contract.",
         "a jump: a producer changed its schema."),
+    Definition("fraud_missing_fields_total", "counter", "transactions",
+        "Transactions without an optional field, by field.",
+        "a jump of its share of the transactions: a producer has stopped to send it.",
+        labels=("field",), children=_each(OPTIONAL_FIELDS)),
     Definition("fraud_alignment_overdue_total", "counter", "batches",
         "Batches released before every input had reached their event time.",
         "rising during a replay: labels may be seen late.",
@@ -422,6 +427,7 @@ class Metrics:
         self.pending_labels = gauge("fraud_pending_labels")
         self.dead_letters = counter("fraud_dead_letters_total")
         self.unknown_fields = counter("fraud_unknown_fields_total")
+        self.missing_fields = counter("fraud_missing_fields_total")
         self.alignment_overdue = counter("fraud_alignment_overdue_total")
         self.state_keys = gauge("fraud_state_keys")
         self.state_bytes = gauge("fraud_state_bytes")

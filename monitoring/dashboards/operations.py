@@ -188,6 +188,12 @@ OPERATIONS = Dashboard(
                     stacked=True,
                 ),
                 Panel(
+                    "Optional fields missing",
+                    "Transactions without the field, per second. Bad: a jump that they do not share.",
+                    "reqps",
+                    (Query(rate("fraud_missing_fields_total", by="field"), "{{field}}"),),
+                ),
+                Panel(
                     "Warnings and errors",
                     "Logged, by where they come from, also those left out as repetitions. Bad: errors.",
                     "reqps",

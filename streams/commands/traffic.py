@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from streams.commands import options
-from streams.commands.options import LABEL_DELAY, examples, run_async, with_settings
+from streams.commands.options import examples, run_async, with_settings
+from streams.history.faults import KINDS, Fault, ignored_from
 from streams.settings import Settings
 from streams.times import DAY
 
@@ -18,9 +19,28 @@ if TYPE_CHECKING:
     from streams.history.replay import ReplaySummary
 
 DAYS = 30
+_FAULTS = "\b\nFaults:\n" + "\n".join(f"  {kind:15} {what}" for kind, what in KINDS.items())
+_EXAMPLES = examples(
+    "traffic --rate 50",
+    "traffic --transactions 1000000 --rate 500 --drift",
+    "traffic --fault unit-change@12d --fault alerts-ignored@20d",
+)
 
 
-@click.command(epilog=examples("traffic --rate 50", "traffic --transactions 1000000 --rate 500 --drift"))
+def _faults(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> tuple[Fault, ...]:
+    found = []
+    for text in given:
+        kind, _, offset = text.partition("@")
+        at = options.duration("--fault", offset or f"{DAYS // 2}d")
+        if kind not in KINDS:
+            raise click.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}")
+        if at >= DAYS * DAY:
+            raise click.BadParameter(f"{text}: the stream ends after {DAYS} days")
+        found.append(Fault(kind, at))
+    return tuple(found)
+
+
+@click.command(epilog=f"{_FAULTS}\n\n{_EXAMPLES}")
 @click.option(
     "--transactions",
     type=click.IntRange(1000),
@@ -39,7 +59,21 @@ DAYS = 30
     "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of the simulated stream."
 )
 @click.option("--drift", is_flag=True, help="Let the behaviour change in the middle of the stream.")
-@LABEL_DELAY
+@click.option(
+    "--fault",
+    "faults",
+    metavar="NAME[@OFFSET]",
+    multiple=True,
+    callback=_faults,
+    help="Let something go wrong, so long after the start in event time (15d if not said); see below.",
+)
+@click.option(
+    "--label-delay",
+    metavar="DURATION",
+    default="5d",
+    show_default=True,
+    help="Median time from a fraud to its report, for instance 12h or 3d.",
+)
 @with_settings(data=True)
 def traffic(
     settings: Settings,
@@ -47,6 +81,7 @@ def traffic(
     rate: float,
     seed: int,
     drift: bool,
+    faults: tuple[Fault, ...],
     label_delay: str,
     as_json: bool,
 ) -> None:
@@ -56,7 +91,7 @@ def traffic(
     trying out workers and dashboards; on topics that hold other records it comes out as late.
     """
     delay = options.label_delay(settings, label_delay)
-    summary = run_async(_traffic(settings, transactions, rate, seed, drift, delay))
+    summary = run_async(_traffic(settings, transactions, rate, seed, drift, faults, delay))
     if as_json:
         click.echo(json.dumps(msgspec.structs.asdict(summary)))
     else:
@@ -64,7 +99,13 @@ def traffic(
 
 
 async def _traffic(
-    settings: Settings, transactions: int, rate: float, seed: int, drift: bool, delay: int
+    settings: Settings,
+    transactions: int,
+    rate: float,
+    seed: int,
+    drift: bool,
+    faults: tuple[Fault, ...],
+    delay: int,
 ) -> ReplaySummary:
     from streams.history.simulator import Simulation, Simulator
     from streams.history.traffic import publish
@@ -75,7 +116,13 @@ async def _traffic(
     await partitions_of(settings.broker, settings.topics.transactions)
     midnight = time.time_ns() // 1_000_000 // DAY * DAY
     simulation = Simulation(
-        seed=seed, transactions=transactions, start=midnight - DAYS * DAY, days=DAYS, drift=drift
+        seed=seed,
+        transactions=transactions,
+        start=midnight - DAYS * DAY,
+        days=DAYS,
+        chargeback_days=max(delay, 1) / DAY,
+        drift=drift,
+        faults=faults,
     )
     outputs = Outputs(settings.broker.bootstrap, security=security_options(settings.broker))
     await connect(outputs, outputs.stop, settings.broker)
@@ -86,6 +133,7 @@ async def _traffic(
             Simulator(simulation).batches(),
             rate=rate,
             label_delay=delay,
+            ignored_from=ignored_from(faults, simulation.start),
         )
     finally:
         await outputs.stop()

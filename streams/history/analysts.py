@@ -18,6 +18,7 @@ class Analysts:
         opened: share of the alerts that are opened; only these are decided.
         accuracy: share of the decisions that are right.
         team: analysts, named `analyst-1` and so on.
+        absent_from: event time (epoch ms) of the alerts from which none is opened any more.
     """
 
     def __init__(
@@ -27,9 +28,11 @@ class Analysts:
         opened: float = 0.9,
         accuracy: float = 0.97,
         team: int = 4,
+        absent_from: int | None = None,
     ) -> None:
         self._frauds, self._seed = frauds, seed
         self._opened, self._accuracy, self._team = opened, accuracy, team
+        self._absent_from = absent_from
 
     def review(self, alert_id: str, transaction_id: str, card_id: str, alerted_at: int) -> list[Feedback]:
         """The feedback on one alert in the order of its times (epoch ms, all after `alerted_at`).
@@ -44,7 +47,8 @@ class Analysts:
         actor = f"analyst-{1 + luck % self._team}"
 
         feedback = [Feedback(alert_id, transaction_id, card_id, "shown", actor, shown_at)]
-        if opens >= self._opened:
+        absent = self._absent_from is not None and alerted_at >= self._absent_from
+        if absent or opens >= self._opened:
             return feedback
         feedback.append(Feedback(alert_id, transaction_id, card_id, "opened", actor, opened_at))
         confirmed = (transaction_id in self._frauds) == (errs < self._accuracy)

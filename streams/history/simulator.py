@@ -10,7 +10,8 @@ side by side:
 * `TESTING`: a burst of tiny purchases on one online terminal within minutes, then one large purchase.
 
 With drift, from the middle of the stream on, genuine amounts rise, large frauds hide below the old ones, card
-testing becomes three times as frequent and stolen cards are used with moderate amounts.
+testing becomes three times as frequent and stolen cards are used with moderate amounts. `faults` go wrong
+beside that (`fault_injection.py`); the frauds of a new pattern are `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.contract.transaction_columns import NEVER, Bools, Floats, Ints, TransactionColumns
+from streams.history.fault_injection import inject
+from streams.history.faults import Fault
 from streams.times import DAY, HOUR
 
-GENUINE, LARGE, TERMINAL, CARD, TESTING = range(5)
+GENUINE, LARGE, TERMINAL, CARD, TESTING, UNKNOWN = range(6)
 _BLOCK_ROWS: Final = 50_000
 _FOREVER: Final = 2**62
 
@@ -50,6 +53,7 @@ class Simulation:
         days: length of the stream in event time; with `transactions` it sets the density.
         chargeback_days: median delay until a fraud is reported.
         drift: change the behaviour in the middle of the stream.
+        faults: what goes wrong, and when.
     """
 
     seed: int = 1
@@ -60,6 +64,7 @@ class Simulation:
     days: int = 30
     chargeback_days: float = 5.0
     drift: bool = False
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.transactions, self.cards, self.days) < 1 or self.terminals < 100 or self.seed < 0:
@@ -136,6 +141,10 @@ class Simulator:
             fraud=pattern != GENUINE,
             labelled_at=self._reports(random, time, pattern != GENUINE),
         )
+        drawn = np.random.default_rng([simulation.seed, 2, number])
+        columns = inject(columns, simulation.faults, simulation.start, drawn, simulation.chargeback_days)
+        assert columns.fraud is not None
+        pattern[columns.fraud & (pattern == GENUINE)] = UNKNOWN
         return columns, pattern
 
     def _ordinary(

@@ -28,19 +28,22 @@ async def publish(
     *,
     rate: float,
     label_delay: int,
+    ignored_from: int | None = None,
 ) -> ReplaySummary:
     """Publish `batches` at `rate` transactions a second; answer alerts until all are published.
 
     Args:
         outputs: started; it is left open.
         label_delay: milliseconds until a fraud is reported, where the batches do not say.
+        ignored_from: event time (epoch ms) of the alerts from which none is opened any more.
 
     Raises:
         SendFailed: the broker did not take everything.
     """
     topics = settings.topics
     frauds: set[str] = set()
-    answering = asyncio.create_task(_answer(outputs, settings, Analysts(frauds)))
+    analysts = Analysts(frauds, absent_from=ignored_from)
+    answering = asyncio.create_task(_answer(outputs, settings, analysts))
     try:
         publishing = asyncio.create_task(
             replay(

@@ -24,6 +24,7 @@ from streams.kafka.batching import batch_topic, batches
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.settings import Settings
+from streams.stages.absent_fields import absent
 from streams.stages.belonging import identity, require_applied
 from streams.stages.card_core import CardCore, CardState, TimeRules
 from streams.stages.columns import Columns
@@ -127,6 +128,8 @@ class CardWork:
             self.state.next_offset = batches[-1].next_offset
             delta = self.state.delta(rows, self.state.next_offset)
             yield Step(outputs, delta, finishes=batches, ahead=True)
+            for name, count in absent(decoded.records).items():
+                self._context.metrics.missing_fields.add(count, name)
             self._count(rows, decoded.unknown_fields, [item.rejection.code for item in decoded.rejected])
             duplicates = len(rows) - len(kept)
             self.unaccounted += len(records) - len(kept) - duplicates - len(decoded.rejected)

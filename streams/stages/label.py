@@ -273,7 +273,7 @@ class LabelWork:
         return records
 
     def _time_labels(self, outcomes: Columns) -> None:
-        delays = (outcomes.ints("known_at") - outcomes.ints("event_time")) / 1000.0
+        delays = np.maximum(outcomes.ints("labelled_at") - outcomes.ints("event_time"), 0) / 1000.0
         sources = np.array(outcomes.strings["source"])
         for source in set(outcomes.strings["source"]) - {"maturity"}:
             self._context.metrics.label_delay.observe(delays[sources == source], bounded_source(source))

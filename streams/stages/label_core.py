@@ -204,7 +204,8 @@ class LabelJoin:
             self._commit(state, step, LabelStep(given=[(transaction, verdict.fraud)]))
             row = columns.decode(alerted.row)
             known_at = max(verdict.labelled_at, alerted.watermark + self.policy.soonest_ms)
-            outcomes.append(_outcomes(row, [verdict.fraud], [known_at], [verdict.source]))
+            told = [verdict.labelled_at]
+            outcomes.append(_outcomes(row, [verdict.fraud], [known_at], told, [verdict.source]))
         return outcomes
 
     def ripe(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
@@ -250,7 +251,7 @@ class LabelJoin:
         position = (offset + 1, 0) if done else (offset, stop)
         if position > (state.late_offset, state.late_row):
             change.late_offset, change.late_row = position
-        keep, fraud, source, known_at = [], [], [], []
+        keep, fraud, source, known_at, labelled_at = [], [], [], [], []
         for index in range(start, stop):
             transaction = rows.strings["transaction_id"][index]
             matured_at = int(times[index]) + self.policy.maturity_ms
@@ -269,6 +270,7 @@ class LabelJoin:
             keep.append(index)
             fraud.append(is_fraud)
             known_at.append(matured_at)
+            labelled_at.append(verdict.labelled_at if verdict is not None else matured_at)
             source.append(verdict.source if verdict is not None else MATURITY)
             if verdict is not None:
                 self.counts[verdict.source, "joined"] += 1
@@ -276,7 +278,7 @@ class LabelJoin:
         if not keep:
             return [], done
         chosen = rows.take(np.array(keep))
-        outcomes = _outcomes(chosen, fraud, known_at, source)
+        outcomes = _outcomes(chosen, fraud, known_at, labelled_at, source)
         outcomes.arrays["matured"] = np.ones(len(keep), dtype=np.bool_)
         return [outcomes], done
 
@@ -322,12 +324,18 @@ def _risen(held: dict[int, int], partition: int, watermark: int) -> dict[int, in
 
 
 def _outcomes(
-    rows: Columns, fraud: Sequence[bool], known_at: Sequence[int], source: Sequence[str]
+    rows: Columns,
+    fraud: Sequence[bool],
+    known_at: Sequence[int],
+    labelled_at: Sequence[int],
+    source: Sequence[str],
 ) -> Columns:
     arrays = {name: rows.arrays[name] for name in _CARRIED}
     arrays |= {name: rows.arrays[name] for name in _OBSERVED if name in rows.arrays}
     arrays["fraud"] = np.array(fraud, dtype=np.bool_)
     arrays["known_at"] = np.array(known_at, dtype=np.int64)
+    # A label of a transaction without an alert takes effect at maturity, whenever it came before.
+    arrays["labelled_at"] = np.array(labelled_at, dtype=np.int64)
     arrays["matured"] = np.zeros(len(fraud), dtype=np.bool_)
     strings = {name: rows.strings[name] for name in _CARRIED_STRINGS}
     strings["source"] = list(source)

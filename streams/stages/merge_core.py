@@ -256,7 +256,7 @@ def _tally(rows: Columns) -> Tally:
     amount, exponents = np.minimum(rows.ints("amount_minor"), MOST_AMOUNT), rows.codes("exponent")
     for exponent in np.unique(exponents[fraud]).tolist():
         tally[f"fraud_amount@exponent:{exponent}"] = int(amount[fraud & (exponents == exponent)].sum())
-    delays = np.maximum(rows.ints("known_at") - rows.ints("event_time"), 0)
+    delays = np.maximum(rows.ints("labelled_at") - rows.ints("event_time"), 0)
     for index, source in enumerate(rows.strings["source"]):
         if source != MATURITY:
             name = bounded_source(source)

@@ -6,9 +6,10 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,16 +47,24 @@ def _process(command: Sequence[str], ready: str, log: Path) -> Iterator[subproce
 
 
 class Webhook:
-    """Takes Alertmanager's notifications; `firing` holds those seen, by name, with the labels of each."""
+    """Takes Alertmanager's notifications; `firing` holds those seen, by name, with the labels of each.
+
+    `rang` says when, by the monotonic clock, an alert was first notified as firing.
+    """
 
     def __init__(self) -> None:
         self.notifications: list[dict[str, Any]] = []
+        self.rang: dict[str, float] = {}
         webhook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                webhook.notifications.append(json.loads(body))
+                notification = json.loads(body)
+                for alert in notification["alerts"]:
+                    if alert["status"] == "firing":
+                        webhook.rang.setdefault(alert["labels"]["alertname"], time.monotonic())
+                webhook.notifications.append(notification)
                 self.send_response(200)
                 self.end_headers()
 
@@ -88,9 +97,10 @@ class Monitors:
         self._url = url
         self.webhook = webhook
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The present value of each series; a mistake in the expression is an error."""
-        asked = urllib.parse.urlencode({"query": expression}).encode()
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """The value of each series now, or at an epoch second; a mistake in the expression is an error."""
+        moment = {} if at is None else {"time": f"{at:.3f}"}
+        asked = urllib.parse.urlencode({"query": expression, **moment}).encode()
         with urllib.request.urlopen(f"{self._url}/api/v1/query", data=asked, timeout=30) as answer:
             result = json.load(answer)
         assert result["status"] == "success", result
@@ -99,11 +109,25 @@ class Monitors:
         return found if data["resultType"] == "vector" else [{"metric": {}, "value": data["result"]}]
 
 
-@contextmanager
-def monitors(directory: Path, workers: Sequence[str]) -> Iterator[Monitors]:
-    """Prometheus scraping `workers` (host:port) every second, and Alertmanager, with the project's files.
+def _changed_rules(directory: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[Path]:
+    for source in sorted((MONITORING / "prometheus" / "rules").iterdir()):
+        target = directory / source.name
+        target.write_text(json.dumps(change(yaml.safe_load(source.read_text()))))  # JSON is YAML
+        yield target
 
-    Only addresses and intervals are changed in them: rules, durations, routes and inhibitions are ours.
+
+@contextmanager
+def monitors(
+    directory: Path,
+    workers: Sequence[str],
+    *,
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    interval: str = "1s",
+) -> Iterator[Monitors]:
+    """Prometheus scraping `workers` (host:port) every `interval`, and Alertmanager, with the project's files.
+
+    Only addresses and intervals are changed in them: rules, durations, routes and inhibitions are ours, but
+    for what `change` makes of each file of rules.
     """
     assert PROMETHEUS is not None
     assert ALERTMANAGER is not None
@@ -121,8 +145,12 @@ def monitors(directory: Path, workers: Sequence[str]) -> Iterator[Monitors]:
         stack.enter_context(_process(command, f"http://{alerts}/-/ready", directory / "alertmanager.log"))
 
         config = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-        config["rule_files"] = [str(MONITORING / "prometheus" / each) for each in config["rule_files"]]
+        names = ("scrape_interval", "scrape_timeout", "evaluation_interval")
+        config["global"] = dict.fromkeys(names, interval)
+        if change is None:
+            config["rule_files"] = [str(MONITORING / "prometheus" / each) for each in config["rule_files"]]
+        else:
+            config["rule_files"] = [str(each) for each in _changed_rules(directory, change)]
         config["alerting"]["alertmanagers"] = [{"static_configs": [{"targets": [alerts]}]}]
         config["scrape_configs"] = [
             {"job_name": "fraudstream", "static_configs": [{"targets": list(workers)}]}

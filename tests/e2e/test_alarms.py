@@ -39,10 +39,18 @@ MOST_SERIES = 2_000
 #: What may ring beside the fault: this machine may be slow.
 SLOW = {"FraudLatencyBurnFast", "FraudLatencyBurnSlow", "FraudConsumerLag", "FraudEventLoopBlocked"}
 #: A stream of 30 days fills windows of 30 days, so their features do move away from those of its first week.
-COLD = {"FraudDriftAlarm", "FraudFeatureDrift", "FraudScoreDrift"}
+COLD = {"FraudUnitChange", "FraudValuesMissing", "FraudFeatureDrift", "FraudScoreDrift"}
 #: Parts of alert rules that may find nothing, and why.
 MAY_BE_EMPTY: dict[str, str] = dict.fromkeys(
-    ('fraud_drift_raised{kind!="score"}', 'fraud_drift_raised{kind="score"}'),
+    (
+        'fraud_drift_raised{kind="unit_change"}',
+        'fraud_drift_raised{kind="missing"}',
+        'fraud_drift_raised{kind=~"data|out_of_range|unseen"}',
+        'fraud_drift_raised{kind="score"}',
+        'fraud_concept_raised{kind="concept"}',
+        'fraud_concept_raised{kind="label",name!~"delay:.*|coverage:analyst"}',
+        'fraud_concept_raised{kind="label",name=~"delay:.*"}',
+    ),
     "there while something is beyond its limit",
 )
 
@@ -145,7 +153,7 @@ def missing_from_alerts(watching: Monitors) -> list[str]:
     for group in groups:
         for rule in group["rules"]:
             selectors = re.findall(
-                r"(?:fraud_\w+|job:fraud\w+:\w+|up|process_\w+)(?:\{[^}]*\})?", rule["expr"]
+                r"(?:(?:job\w*:)?fraud_\w+(?::\w+)?|up|process_\w+)(?:\{[^}]*\})?", rule["expr"]
             )
             assert selectors, rule
             for selector in selectors:

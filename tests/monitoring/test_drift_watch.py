@@ -216,3 +216,16 @@ def test_an_alarm_ends_and_may_come_again() -> None:
     alarms = Alarms()
     raised = [len(alarms.update(at(value))) for value in (0.05, 0.2, 0.08, 0.2, 0.01, 0.2)]
     assert raised == [0, 1, 0, 0, 0, 1]
+
+
+def test_an_alarm_takes_the_more_telling_kind() -> None:
+    """What began as values out of range is a change of unit by the end of the day, and not less again."""
+
+    def of(kind: str) -> dict[str, list[Distance]]:
+        return {"24h": [Distance("x", 0.2, 0.2, 0.2, 0.1, kind=kind)]}
+
+    alarms = Alarms()
+    assert alarms.update(of("out_of_range")) == [("out_of_range", "x")]
+    assert alarms.update(of("unit_change")) == [("unit_change", "x")]
+    assert alarms.update(of("data")) == []
+    assert alarms.raised == {("unit_change", "x")}

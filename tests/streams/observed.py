@@ -95,7 +95,8 @@ def outcomes(rows: Columns, partition: int, fraud: Bools, source: str, delay: in
     """The outcome of each of the rows, `delay` after it."""
     arrays = {name: array for name, array in rows.arrays.items() if name != "features"}
     matured = np.full(len(rows), source == "maturity")
-    arrays |= {"fraud": fraud, "known_at": rows.ints("watermark") + delay, "matured": matured}
+    known_at = rows.ints("watermark") + delay
+    arrays |= {"fraud": fraud, "known_at": known_at, "labelled_at": known_at, "matured": matured}
     meta = rows.meta | {"label_partition": partition, "score_partition": 0, "watermark": 0, "models": MODELS}
     meta["settled"] = int(rows.ints("offset").min()) - 1
     return Columns(meta, arrays, {"source": [source] * len(rows)})

@@ -29,6 +29,8 @@ class Joined:
         self.log: list[tuple[int, Columns]] = []
         self.steps: list[bytes] = []
         self.position = 0
+        #: by transaction with an outcome, when it was labelled
+        self.labelled_at: dict[str, int] = {}
 
     def score(
         self, rows: dict[str, tuple[int, bool]], event_times: dict[str, int] | None = None
@@ -111,6 +113,9 @@ class Joined:
             expected = getattr(self.state, f"oldest_{name}")()
             assert getattr(self.follower, f"oldest_{name}")() == expected
             assert getattr(reloaded, f"oldest_{name}")() == expected
+        for rows in outcomes:
+            given_at = rows.ints("labelled_at").tolist()
+            self.labelled_at |= dict(zip(rows.strings["transaction_id"], given_at, strict=True))
         return [
             (name, bool(fraud), int(at), source)
             for rows in outcomes
@@ -161,6 +166,17 @@ def test_a_label_by_maturity_makes_it_a_fraud_then(label_first: bool) -> None:
         assert joined.label("t", True, 50) == []
     assert joined.mature(20) == [("t", True, 110, "chargeback"), ("u", False, 111, "maturity")]
     assert joined.state.verdicts == {}
+
+
+def test_an_outcome_says_when_its_label_was_given() -> None:
+    """However much later it takes effect; without a label it is the maturity."""
+    joined = Joined()
+    joined.join = LabelJoin(LabelPolicy(MATURITY, EXPIRY, soonest_ms=20))
+    joined.score({"t": (10, False), "u": (11, False), "a": (12, True)})
+    joined.label("t", True, 50)
+    joined.label("a", True, 13)
+    joined.mature(20)
+    assert joined.labelled_at == {"t": 50, "u": 111, "a": 13}
 
 
 def test_a_label_after_maturity_changes_nothing_whenever_it_is_read() -> None:
