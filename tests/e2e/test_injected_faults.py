@@ -103,7 +103,7 @@ CASES = {
     "people": Case(
         (f"required-field@{FAULT_DAY}d", f"slow-labels@{FAULT_DAY}d", "alerts-ignored@0d"),
         {"FraudAccountingBurnFast": 120, "FraudLabelsSlow": 240, "FraudAlertsIgnored": 120},
-        {"FraudDeadLetters": "the same cause, told of with the next notification of the incident"},
+        {"FraudDeadLetters": "the same cause: one incident, in whose notifications both are"},
     ),
 }
 
