@@ -6,9 +6,10 @@ outputs at once, then all that changed in their states, then finishes the batche
 So the order outputs, state, offsets stands in one place, and the round trips to the broker are shared by all
 partitions: at a moderate rate each has only a few rows at a time.
 
-A step may go on as soon as its outputs are there. What has changed in the state is then written while the
-next round computes and sends: a crash in between repeats both rounds, and the same input gives the same
-outputs.
+A step may go on as soon as its outputs are there. Where much has changed in the state, it is then written
+while the next round computes and sends: a crash in between repeats both rounds, and the same input gives the
+same outputs. Little is waited for: more arrives meanwhile, and a round costs about as much however few rows
+it has.
 
 A partition takes everything that has arrived meanwhile at once, so that batches grow with the load. An
 exception in any step ends the worker: nothing that was not finished is committed, so nothing is lost.
@@ -33,6 +34,8 @@ from streams.stages.failpoints import failpoint
 DRAIN_SECONDS = 2.0
 #: How often a partition without batches is given the chance to do what waits for time to pass.
 TICK_SECONDS = 0.25
+#: Bytes of deltas, in a round, that are written while the next one computes.
+AHEAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Step:
         whole: write the whole state instead, for one without deltas.
         finishes: batches to finish once this step and all before it are durable; with a change of state, or
             alone.
-        ahead: the partition may go on while its state is being written.
+        ahead: the partition may go on while its state is being written, if that is much.
     """
 
     outputs: Sequence[Output] = ()
@@ -295,7 +298,8 @@ class StageLoop(Generic[Work]):
                 failpoint(f"{self.name}:sent")
             await self._saved()
             self._save([(partition, step) for partition, step in changing if not partition.dropped])
-            if not all(step.ahead for _, step in changing):
+            written = sum(len(step.delta or b"") for _, step in changing)
+            if written < AHEAD_BYTES or not all(step.ahead for _, step in changing):
                 await self._saved()
         return bool(steps)
 

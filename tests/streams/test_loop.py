@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
+import pytest
+
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Change, Changelog
 from streams.kafka.outputs import Output, Outputs
+from streams.stages import loop
 from streams.stages.loop import StageLoop, Step
 from tests.streams.sources import Source
 
@@ -219,8 +222,9 @@ def test_a_pause_keeps_all_partitions_still() -> None:
     asyncio.run(scenario())
 
 
-def test_a_step_that_goes_ahead_is_finished_when_it_is_saved() -> None:
+def test_a_step_that_goes_ahead_is_finished_when_it_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next round is sent while the one before is being saved, and saved after it."""
+    monkeypatch.setattr(loop, "AHEAD_BYTES", 1)
 
     async def scenario() -> None:
         stage = Stage()
@@ -247,8 +251,30 @@ def test_a_step_that_goes_ahead_is_finished_when_it_is_saved() -> None:
     asyncio.run(scenario())
 
 
-def test_a_state_that_cannot_be_saved_ends_the_worker() -> None:
+def test_little_is_waited_for() -> None:
+    """Nothing more is sent until a small change of the state is there, whether it may go ahead or not."""
+
+    async def scenario() -> None:
+        stage = Stage()
+        stage.may_send.set()
+        stage.may_save.clear()
+        await stage.loop.open([9])
+        stage.put(9, 0)
+        await until(lambda: len(stage.log) == 1)
+        stage.put(9, 1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert stage.log == [("sent", {(9, b"0")})]
+        stage.may_save.set()
+        await until(lambda: stage.books[9].committable == 2)
+        await stage.loop.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_state_that_cannot_be_saved_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when nothing more comes: the batch stays unfinished, and the ones before it are not touched."""
+    monkeypatch.setattr(loop, "AHEAD_BYTES", 1)
 
     async def scenario() -> None:
         stage = Stage()
