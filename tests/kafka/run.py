@@ -15,7 +15,8 @@ from tests.kafka.apache_kafka import ApacheKafka, KafkaUnavailable
 def main() -> int:
     """Start the broker, run pytest on everything marked `broker`, stop the broker; pytest's exit code."""
     # What Prometheus sees of a worker does not depend on the broker, and takes minutes.
-    arguments = sys.argv[1:] or ["-m", "broker", "--ignore=tests/e2e/test_alarms.py"]
+    alarms = [f"--ignore=tests/e2e/{name}.py" for name in ("test_alarms", "test_injected_faults")]
+    arguments = sys.argv[1:] or ["-m", "broker", *alarms]
     try:
         with ApacheKafka() as kafka:
             print(f"Apache Kafka at {kafka.bootstrap}", flush=True)
