@@ -114,6 +114,8 @@ class ScoreWork:
         self._saved_at = self._marked_at = context.clock()
         self._scored_until = NEVER
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
+        #: whether a feature depends on known frauds: without one no row waits for labels
+        self._looks_at_frauds = self.state.entity is not None and self.state.entity.risk is not None
         self.waiting: WaitingRows[RecordBatch] = WaitingRows({})
         self._gate = EventTimeGate((), idle_after_ms=0)
 
@@ -124,12 +126,13 @@ class ScoreWork:
         applied = {card_partition: last + 1 for card_partition, last in self.state.applied.items()}
         await require_applied(self._context, "transactions", applied)
         alignment = self._context.settings.alignment
-        inputs = [(kind, p) for p in range(self._context.partitions) for kind in ("cards", "labels")]
+        kinds = ("cards", "labels") if self._looks_at_frauds else ("cards",)
+        inputs = [(kind, p) for p in range(self._context.partitions) for kind in kinds]
         self._gate = EventTimeGate(inputs, idle_after_ms=alignment.idle_after)
         self._patience = max(alignment.idle_after, _RETURN_MS) if alignment.idle_after else 0
         if restored.deltas or restored.buckets:
             self._gate.patience = {name: self._patience for name in inputs if name[0] == "cards"}
-        for label_partition, until in self.state.told.items():
+        for label_partition, until in self.state.told.items() if self._looks_at_frauds else ():
             self._gate.advance(("labels", label_partition), until)
             self._gate.patience["labels", label_partition] = self._patience
         self.waiting = WaitingRows(self.state.applied, self._context.spec.digest, self.state.ahead)
@@ -180,9 +183,10 @@ class ScoreWork:
         for part in parts:
             source, until = part.meta_int("label_partition"), part.meta_int("told")
             self._told[source] = max(until, self._told.get(source, until))
-            self._gate.advance(("labels", source), until)
-            # It says so itself when no labels come.
-            self._gate.patience["labels", source] = self._patience
+            if self._looks_at_frauds:
+                self._gate.advance(("labels", source), until)
+                # It says so itself when no labels come.
+                self._gate.patience["labels", source] = self._patience
         # The batches are finished by the next save, maybe that of rows: it keeps what has been told.
         self._unsaved += batches
         frauds = [part for part in parts if len(part)]
@@ -200,7 +204,7 @@ class ScoreWork:
             return
         if self.state.began == NEVER:
             self.state.began = self.waiting.oldest()
-        for partition in range(self._context.partitions):
+        for partition in range(self._context.partitions) if self._looks_at_frauds else ():
             # No verdict takes effect before this.
             self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
         given_up = set(self._gate.given_up)
