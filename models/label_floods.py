@@ -65,6 +65,8 @@ class LabelFloods:
         return allowed
 
     def _of(self, day: int) -> dict[str, int]:
+        if len(self.counts) >= DAYS_KEPT:
+            day = max(day, min(self.counts))  # what is older than all that is kept counts with the oldest
         counts = self.counts.setdefault(day, {})
         if len(self.counts) > DAYS_KEPT:
             self.counts.pop(min(self.counts))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.generic]
 Dtype = TypeVar("Dtype", bound=np.generic)
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class _Packed(msgspec.Struct, array_like=True):

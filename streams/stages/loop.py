@@ -57,6 +57,10 @@ class Step:
     finishes: Sequence[RecordBatch] = ()
     ahead: bool = False
 
+    def __post_init__(self) -> None:
+        if self.finishes and self.outputs and not self.changes_state:
+            raise ValueError("batches are finished with a change of state, or by a step of their own")
+
     @property
     def changes_state(self) -> bool:
         return self.whole or self.delta is not None
@@ -258,7 +262,8 @@ class StageLoop(Generic[Work]):
         except TimeoutError:
             pass
         # A failure is left to the next round.
-        if taken and self._saving is not None and self._saving.done() and not self._saving.exception():
+        saving = self._saving
+        if taken and saving is not None and saving.done() and not (saving.cancelled() or saving.exception()):
             self._settle()
         return taken
 

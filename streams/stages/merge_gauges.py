@@ -45,14 +45,15 @@ class MergeGauges:
     ) -> None:
         """Show how good the models are, and what is to be expected of them (`MergeCore`)."""
         metrics = self._metrics
-        for role, each in quality.items():
-            metrics.average_precision.set(each["average_precision"], role)
-            metrics.roc_auc.set(each["roc_auc"], role)
-            metrics.calibration_error.set(each["calibration_error"], role)
-            metrics.card_precision.set(each["card_precision"], role)
-        for role, (share, precision) in estimates.items():
-            metrics.estimated_base_rate.set(share, role)
-            metrics.estimated_precision.set(precision, role)
+        for gauge, name in (
+            (metrics.average_precision, "average_precision"),
+            (metrics.roc_auc, "roc_auc"),
+            (metrics.calibration_error, "calibration_error"),
+            (metrics.card_precision, "card_precision"),
+        ):
+            gauge.replace({(role,): each[name] for role, each in quality.items()})
+        metrics.estimated_base_rate.replace({(role,): share for role, (share, _) in estimates.items()})
+        metrics.estimated_precision.replace({(role,): value for role, (_, value) in estimates.items()})
 
     def day(self, record: Mapping[str, Any]) -> None:
         """Count the alarms of a day whose outcomes are in, and show its labels."""
