@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.e2e.harness import free_port, until
@@ -24,6 +25,12 @@ MONITORING = ROOT / "monitoring"
 PROMETHEUS = shutil.which("prometheus")
 #: The name upstream, and Debian's.
 ALERTMANAGER = shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")
+needs_monitors = pytest.mark.skipif(
+    PROMETHEUS is None or ALERTMANAGER is None,
+    reason="no prometheus and alertmanager here (Debian: prometheus, prometheus-alertmanager)",
+)
+#: Alerts that may ring beside any fault: this machine may be slow.
+SLOW = {"FraudLatencyBurnFast", "FraudLatencyBurnSlow", "FraudConsumerLag", "FraudEventLoopBlocked"}
 
 
 def _answers(url: str) -> bool:

@@ -22,22 +22,17 @@ import yaml
 from monitoring.dashboards.builders import MARKS
 from monitoring.dashboards.catalogue import DASHBOARDS
 from tests.e2e.harness import ROOT, Deployment, Worker, json_bytes, until
-from tests.e2e.monitors import ALERTMANAGER, PROMETHEUS, Monitors, monitors
+from tests.e2e.monitors import SLOW, Monitors, monitors, needs_monitors
 
 pytestmark = [
     pytest.mark.broker,
     pytest.mark.chaos,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        PROMETHEUS is None or ALERTMANAGER is None,
-        reason="no prometheus and alertmanager here (Debian: prometheus, prometheus-alertmanager)",
-    ),
+    needs_monitors,
 ]
 
 RULES = ROOT / "monitoring" / "prometheus" / "rules"
 MOST_SERIES = 2_000
-#: What may ring beside the fault: this machine may be slow.
-SLOW = {"FraudLatencyBurnFast", "FraudLatencyBurnSlow", "FraudConsumerLag", "FraudEventLoopBlocked"}
 #: A stream of 30 days fills windows of 30 days, so their features do move away from those of its first week.
 COLD = {"FraudUnitChange", "FraudValuesMissing", "FraudFeatureDrift", "FraudScoreDrift"}
 #: Parts of alert rules that may find nothing, and why.

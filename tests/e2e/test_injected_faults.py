@@ -28,17 +28,14 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from monitoring.limits import QUIET_DAYS
 from streams.times import DAY
 from tests.e2e.harness import ROOT, Deployment, Worker, json_bytes, until
-from tests.e2e.monitors import ALERTMANAGER, PROMETHEUS, Monitors, monitors
+from tests.e2e.monitors import SLOW, Monitors, monitors, needs_monitors
 from tests.e2e.rule_pace import paced
 
 pytestmark = [
     pytest.mark.broker,
     pytest.mark.chaos,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        PROMETHEUS is None or ALERTMANAGER is None,
-        reason="no prometheus and alertmanager here (Debian: prometheus, prometheus-alertmanager)",
-    ),
+    needs_monitors,
 ]
 
 DAYS, TRANSACTIONS, RATE = 30, 24_000, 300
@@ -46,8 +43,6 @@ DAY_SECONDS = TRANSACTIONS / RATE / DAYS
 FAULT_DAY = 16
 #: Longer than Alertmanager waits for what else belongs to an incident.
 GROUP_WAIT_SECONDS = 35
-#: What may ring beside any fault: this machine may be slow.
-SLOW = {"FraudLatencyBurnFast", "FraudLatencyBurnSlow", "FraudConsumerLag", "FraudEventLoopBlocked"}
 SETTINGS = """
 [alignment]
 idle_after = "0s"  # as in the demo: the stream runs as if it were live
