@@ -177,11 +177,9 @@ async def make_move(settings: Settings, registry: Registry, move: Move, *, secon
 async def _in_use(settings: Settings, number: int, seconds: float) -> dict[int, dict[str, int]]:
     """By score partition, after which offsets that move, or one after it, is in use."""
     found: dict[int, dict[str, int]] = {}
-    try:
-        async with (
-            asyncio.timeout(seconds),
-            aclosing(follow(settings.broker, settings.topics.metrics, from_beginning=True)) as records,
-        ):
+
+    async def look() -> None:
+        async with aclosing(follow(settings.broker, settings.topics.metrics, from_beginning=True)) as records:
             async for record in records:
                 if record.key != b"deployment":
                     continue
@@ -189,7 +187,16 @@ async def _in_use(settings: Settings, number: int, seconds: float) -> dict[int, 
                 if adoption.move >= number:
                     found.setdefault(adoption.partition, adoption.applied)
                     if len(found) == settings.topics.partitions:
-                        break
-    except TimeoutError:
-        pass
+                        return
+
+    looking = asyncio.create_task(look())
+    try:
+        ended, _ = await asyncio.wait([looking], timeout=seconds)
+    finally:
+        # Again and again: aiokafka loses a cancellation that comes while it connects.
+        while not looking.done():
+            looking.cancel()
+            await asyncio.wait([looking], timeout=0.5)
+    for each in ended:
+        each.result()
     return found

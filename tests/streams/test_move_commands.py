@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from models.registry import Move, Pin
 from models.scorers.rules import RulesScorer
 from models.snapshot import encode, make
 from models.spec import FeatureSpec
+from streams.commands import moving
 from streams.commands.aliases import read_registry
 from streams.commands.moving import MoveFailed, make_move
 from streams.contract.records import Adoption, ModelRef
@@ -20,6 +23,7 @@ from streams.kafka.outputs import Output
 from streams.settings import load
 from streams.stages.model_feed import model_key
 from tests.streams.clients import unique
+from tests.streams.made_up import settings
 from tests.streams.test_cli import Cli
 
 pytestmark = pytest.mark.broker
@@ -140,3 +144,21 @@ def test_of_two_people_who_move_at_once_one_is_told(models: Cli) -> None:
 
 def json_of(record: Adoption) -> bytes:
     return msgspec.json.encode(record)
+
+
+def test_waiting_ends_although_a_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that swallows the first one, as aiokafka may while it connects, is cancelled again."""
+
+    async def deaf(*_: object, **__: object) -> AsyncGenerator[Any, None]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(moving, "follow", deaf)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(20):
+            assert await moving._in_use(settings(), 1, seconds=0.01) == {}
+
+    asyncio.run(scenario())
