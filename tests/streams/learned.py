@@ -15,6 +15,7 @@ from streams.stages.columns import Columns
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_slots import build_learners
+from tests.streams.clients import topic_names
 
 HOUR = 3_600_000
 PARTITIONS = 2
@@ -23,9 +24,8 @@ SHADOW = Slot(name="shadow", kind="logistic", negative_rate=0.5)
 
 
 def settings(broker: str = "localhost:9092", prefix: str = "learn") -> Settings:
-    keys = ("transactions", "labels", "feedback", "scores", "alerts", "dead_letters", "models", "control")
-    names = {f"topics.{key}": f"{prefix}.{key}" for key in (*keys, "metrics", "internal_prefix")}
-    made = load(overrides={**names, "broker.bootstrap": broker, "topics.partitions": PARTITIONS}, environ={})
+    given = {**topic_names(prefix), "broker.bootstrap": broker, "topics.partitions": PARTITIONS}
+    made = load(overrides=given, environ={})
     slots = {"champion": CHAMPION, "shadows": (SHADOW,)}
     models = {**slots, "publish_every": "1h", "min_outcomes": 0, "min_frauds": 0}
     return made.model_copy(update={"models": Models.model_validate(models)})

@@ -19,17 +19,14 @@ from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
 from streams.stages.label import LateReader
 from streams.stages.label_state import LabelState
-from tests.streams.clients import numbered, publish, unique
+from tests.streams.clients import numbered, publish, topic_names, unique
 
 PARTITIONS = 2
 
 
 def settings(broker: str = "localhost:9092", changed: Mapping[str, object] | None = None) -> Settings:
-    prefix = unique("belonging")
-    keys = ("transactions", "labels", "feedback", "scores", "alerts", "dead_letters", "models", "control")
-    names = {f"topics.{key}": f"{prefix}.{key}" for key in (*keys, "metrics", "internal_prefix")}
-    given = {"broker.bootstrap": broker, "topics.partitions": PARTITIONS}
-    return load(overrides={**names, **given, **(changed or {})}, environ={})
+    given = {**topic_names(unique("belonging")), "broker.bootstrap": broker, "topics.partitions": PARTITIONS}
+    return load(overrides={**given, **(changed or {})}, environ={})
 
 
 def context(made: Settings) -> StageContext:
