@@ -17,6 +17,7 @@ from streams.kafka.changelog import Changelog
 from streams.settings import Settings, load
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
+from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.label import LateReader
 from streams.stages.label_state import LabelState
 from tests.streams.clients import numbered, publish, topic_names, unique
@@ -78,7 +79,7 @@ async def unexpected(error: BaseException) -> None:
     raise error
 
 
-@pytest.mark.parametrize("opening", ["changelog", "ends", "late reading"])
+@pytest.mark.parametrize("opening", ["changelog", "ends", "control", "late reading"])
 def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
     """Also while it waits for a broker's first answer; aiokafka warns of a consumer that nobody closed."""
 
@@ -103,6 +104,9 @@ def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
                 task: asyncio.Task[object] = asyncio.create_task(opened)
             elif opening == "ends":
                 task = asyncio.create_task(require_applied(made, "scored", {0: 1}))
+            elif opening == "control":
+                control = ControlFeed("control", made.settings.broker, initial_aliases(made.settings.models))
+                task = asyncio.create_task(control.start())
             else:
                 late = LateReader("scored", 0, made.settings.broker, lambda: None, lambda _: None, unexpected)
                 task = asyncio.create_task(late.start(0))
