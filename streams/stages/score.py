@@ -87,6 +87,8 @@ class ScoreWork:
     ) -> None:
         settings = context.settings
         self._partition = partition
+        #: of the messages of scored rows, whose late reader goes by it
+        self._key = b"%d" % partition
         self._context = context
         self._changelog = changelog
         self._caught_up = caught_up
@@ -250,7 +252,7 @@ class ScoreWork:
         """Tell the label stage how far scoring is and what it has seen."""
         self._marked_at = self._context.clock()
         topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
-        return Step([Output(topic, partition, None, marker) for partition in partitions])
+        return Step([Output(topic, partition, self._key, marker) for partition in partitions])
 
     def _score(self, chunk: Chunk, frontier: int) -> Iterator[Step]:
         yield from self._adopt_models()
@@ -319,7 +321,8 @@ class ScoreWork:
             part = parts.get(partition, nothing)
             # Rows up to there stand in messages before this one (`seen_rows.py`).
             meta = kept.meta | {"settled": self.state.applied.get(partition, -1)}
-            outputs.append(Output(topic, partition, None, Columns(meta, part.arrays, part.strings).encode()))
+            record = Columns(meta, part.arrays, part.strings).encode()
+            outputs.append(Output(topic, partition, self._key, record))
         return outputs
 
     @property
