@@ -206,6 +206,31 @@ def test_too_large_records_are_cut_to_fit() -> None:
     assert 3_000 < size <= 4_000
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        Source(b'{"note":"' + b"4" * 20_000_000 + b'"}'),
+        Source(b"{", b"4" * 20_000_000),
+        Source(b"{", headers=(("x", b"4" * 20_000_000),)),
+    ],
+    ids=["value", "key", "header"],
+)
+def test_what_does_not_fit_is_cut_before_it_is_searched(source: Source) -> None:
+    """A few compressed kilobytes of a producer can be as large as it likes here."""
+    start = time.perf_counter()
+    headers = dict(letter(source).headers)
+    assert time.perf_counter() - start < 2.0
+    assert {"fraud-dlq-truncated", "fraud-dlq-headers-dropped", "__connect.errors.key.length"} & headers.keys()
+
+
+def test_a_cut_leaves_no_piece_of_a_card_number() -> None:
+    """The first fifteen digits of a number at the cut are as good as all: the last is computed from them."""
+    for before in range(65_510, 65_540):
+        value = letter(Source(b"x" * before + PAN.encode() + b"y" * 1_000_000)).value
+        assert value is not None
+        assert not any(digit in value for digit in b"0123456789")
+
+
 def test_record_below_the_limit_is_whole() -> None:
     """A value is cut only when it would not fit."""
     output = letter(Source(b"v" * 900_000))
