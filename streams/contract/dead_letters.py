@@ -121,12 +121,12 @@ def _size(headers: list[tuple[str, bytes]]) -> int:
 
 
 class DeadLetterLimit:
-    """Stops where most records are bad: then the producer is at fault, or this configuration.
+    """Stops where most records are bad, if it is set to: then the producer is at fault, or this configuration.
 
     A burst of bad records among good ones never reaches it, nor does a small number of records of any kind.
 
     Args:
-        ratio: the largest share of dead letters among the last records.
+        ratio: the largest share of dead letters among the last records; with 1 it never stops.
         window: over at least how many records the share is taken.
     """
 
