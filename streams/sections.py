@@ -39,7 +39,8 @@ Name = Annotated[
     str, _written(r"[a-z0-9][a-z0-9-]{0,39}", "a name of at most 40 lower-case letters, digits and hyphens")
 ]
 TopicName = Annotated[
-    str, _written(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,200}", "a topic name of 1 to 200 letters, digits, dots, _ and -")
+    str,
+    _written(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,200}", "a topic name of 1 to 200 letters, digits, dots, _ and -"),
 ]
 
 

@@ -173,7 +173,7 @@ class Catalogue:
         for topic in catalogue:
             if topic.name in seen:
                 raise SettingsError(
-                    f"{topic.name} is the name of two topics; rename one, or set another topics.internal_prefix"
+                    f"{topic.name} is the name of two topics; rename one, or set topics.internal_prefix"
                 )
             seen.add(topic.name)
         return catalogue

@@ -121,7 +121,7 @@ def _size(headers: list[tuple[str, bytes]]) -> int:
 
 
 class DeadLetterLimit:
-    """Stops where most records are bad, if it is set to: then the producer is at fault, or this configuration.
+    """Stops where most records are bad, if set to: then the producer is at fault, or this configuration.
 
     A burst of bad records among good ones never reaches it, nor does a small number of records of any kind.
 

@@ -221,7 +221,8 @@ def test_what_does_not_fit_is_cut_before_it_is_searched(source: Source) -> None:
     start = time.perf_counter()
     headers = dict(letter(source).headers)
     assert time.perf_counter() - start < 2.0
-    assert {"fraud-dlq-truncated", "fraud-dlq-headers-dropped", "__connect.errors.key.length"} & headers.keys()
+    said = {"fraud-dlq-truncated", "fraud-dlq-headers-dropped", "__connect.errors.key.length"}
+    assert len(said & headers.keys()) == 1
 
 
 def test_a_cut_leaves_no_piece_of_a_card_number() -> None:
