@@ -60,8 +60,9 @@ def test_what_is_cancelled_sends_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
         publishing = asyncio.create_task(
             publish(cast(Outputs, None), load(environ={}), [], rate=1.0, label_delay=1000)
         )
-        while len(under_way) < 2:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # publish begins
+        await asyncio.sleep(0)  # and so do both of its tasks
+        assert len(under_way) == 2
         publishing.cancel()
         await asyncio.wait({publishing})
         assert publishing.cancelled()
