@@ -113,6 +113,9 @@ def test_a_card_number_with_signs_around_it_is_no_token(padded: str) -> None:
         b'{"4111111111111111":1}',
         b'{"a":[{"b":["x 4111 1111 1111 1111 y"]}]}',
         b'{"note":"4111111111111111',
+        b'{"note":"\\u0034111111111111111',
+        b'{"note":"4111' + b"\\u0020" + b"1111\\u002d11111111",
+        b'{"note":"' + b"".join(b"\\uff1%d" % int(digit) for digit in PAN) + b'"',
         b"\xff 4111.1111.1111.1111 \xfe",
         b"id-12-4111 1111 1111 1111",
         b"%B4111111111111111^DOE/J^2512",
@@ -143,6 +146,8 @@ def test_sensitive_fields_are_redacted() -> None:
         "list": [{"CVC": "[redacted]"}],
         "keep": 1,
     }
+    assert redact(b'{"\\u0063vv":"737", "x') == b'{"cvv":"[redacted]", "x'
+    assert redact(b'{"\\u0063at":"\\u0031", "x') == b'{"\\u0063at":"\\u0031", "x'
     assert redact(b'{"cvv" : "7\\"37", "pin":1234, "x') == b'{"cvv" : "[redacted]", "pin":"[redacted]", "x'
 
 
