@@ -146,12 +146,9 @@ class Input(Section):
 
     max_value_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 65_536
     """Largest value of a record that is decoded."""
-    dead_letter_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """A worker stops when more than this share of the last records were dead-lettered; 1 for never.
-
-    Never, because whoever floods one partition would end the scoring of all, and again after each restart.
-    """
-    dead_letter_window: Annotated[int, Field(ge=100)] = 1_000
+    dead_letter_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """A worker stops when more than this share of the last records were dead-lettered."""
+    dead_letter_window: Annotated[int, Field(ge=100)] = 10_000
     """Over how many records of a partition the share is taken; fewer never stop a worker."""
 
 

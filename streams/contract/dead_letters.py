@@ -121,16 +121,16 @@ def _size(headers: list[tuple[str, bytes]]) -> int:
 
 
 class DeadLetterLimit:
-    """Stops where most records are bad, if set to: then the producer is at fault, or this configuration.
+    """Stops where most records are bad: then the producer is at fault, or this configuration.
 
     A burst of bad records among good ones never reaches it, nor does a small number of records of any kind.
 
     Args:
-        ratio: the largest share of dead letters among the last records; with 1 it never stops.
+        ratio: the largest share of dead letters among the last records.
         window: over at least how many records the share is taken.
     """
 
-    def __init__(self, ratio: float = 0.5, window: int = 1_000) -> None:
+    def __init__(self, ratio: float = 0.5, window: int = 10_000) -> None:
         self.ratio = ratio
         self.window = window
         self._batches: deque[tuple[int, int]] = deque()

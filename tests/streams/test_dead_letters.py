@@ -13,7 +13,6 @@ from streams.contract.dead_letters import DeadLetterLimit, attempt, dead_letter
 from streams.contract.records import Rejection
 from streams.errors import TooManyDeadLetters
 from streams.kafka.outputs import Output
-from streams.sections import Input
 from tests.streams.sources import TRANSACTION, Source, changed
 
 BAD = Rejection("bad_json", "not one JSON value")
@@ -266,14 +265,6 @@ def test_limit_stops_when_most_are_bad() -> None:
         limit.add(2_000, 0)
     with pytest.raises(TooManyDeadLetters, match="of the last"):
         list(map(limit.add, [100] * 100, [60] * 100))
-
-
-def test_nothing_stops_unless_it_is_asked_for() -> None:
-    """By the default settings a flood of bad records leaves the good ones of all partitions their scores."""
-    settings = Input()
-    limit = DeadLetterLimit(settings.dead_letter_ratio, settings.dead_letter_window)
-    for _ in range(100):
-        limit.add(2_000, 2_000)
 
 
 def test_limit_allows_its_ratio() -> None:
