@@ -20,7 +20,7 @@ import faust
 from streams.contract.codecs import FeedbackDecoder
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
-from streams.kafka.changelog import Changelog
+from streams.kafka.changelog import Change, Changelog
 from streams.kafka.outputs import Output
 from streams.stages import columns
 from streams.stages.alignment import NEVER
@@ -75,10 +75,17 @@ class ObserveWork:
 
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state, identity(self._context, "scored"))
-        self._saved_until = self.state.watermark
         for source in ("scored", "feedback"):
             applied = {self._partition: self.state.positions.get(source, 0)}
             await require_applied(self._context, source, applied)
+        await self._changelog.save([Change(self._partition, self.state, self.begin())])
+
+    def begin(self) -> bytes:
+        """Go on from what has been restored; the delta, to be kept before anything is told."""
+        step = self.state.next_generation()
+        self.state.take(step)
+        self._saved_until = self.state.watermark
+        return encode_step(step)
 
     async def close(self) -> None:
         pass

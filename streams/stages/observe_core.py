@@ -358,3 +358,4 @@ def merge_steps(step: ObserveStep, change: ObserveStep) -> None:
     step.shapes_told += change.shapes_told
     step.gone.update(change.gone)
     step.alerts_gone += change.alerts_gone
+    step.generation = max(step.generation, change.generation)

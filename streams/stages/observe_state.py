@@ -54,6 +54,8 @@ CLOSE_WITHIN = 10 * MINUTE
 
 #: Nothing is kept longer for one that is further behind.
 MOST_LAG = 7 * DAY
+#: What a partition has read stays below this many records; positions of the next generation begin there.
+_GENERATION = 1 << 43
 
 
 def reached(watermarks: Mapping[int, int], patience: int = CLOSE_WITHIN) -> int:
@@ -93,7 +95,8 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     """What a partition has seen of a slot.
 
     Args:
-        position: of the partition in its inputs; of two parts of a slot the one further on counts.
+        position: of the partition in its inputs, in the present generation; of two parts of a slot the one
+            further on counts.
         watermark: how far the partition is in event time, in the last of the parts told at once; `NEVER` in
             those before it, so that nothing is too old before all of them are there.
     """
@@ -115,6 +118,7 @@ class ObserveStep(msgspec.Struct, array_like=True):
         told, shapes_told: what the merge has been told.
         gone: by kind, slots that start before this are no longer kept.
         alerts_gone: nor are these alerts.
+        generation: 0 for the one there was.
     """
 
     positions: dict[str, int] = {}
@@ -128,6 +132,7 @@ class ObserveStep(msgspec.Struct, array_like=True):
     shapes_told: list[int] = []
     gone: dict[str, int] = {}
     alerts_gone: list[str] = []
+    generation: int = 0
 
 
 class _Bucket(msgspec.Struct, array_like=True):
@@ -142,6 +147,7 @@ class _Head(msgspec.Struct, array_like=True):
     watermarks: dict[int, int]
     seen: dict[str, Packed]
     shapes: dict[int, PackedShape]
+    generation: int = 0
 
 
 class ObserveState:
@@ -169,6 +175,8 @@ class ObserveState:
         #: of hours in which more may count
         self.shapes: dict[int, Shape] = {}
         self.seen = SeenRows()
+        #: how many workers have taken the partition over
+        self.generation = 0
 
     @property
     def watermark(self) -> int:
@@ -188,8 +196,16 @@ class ObserveState:
 
     @property
     def position(self) -> int:
-        """How far the partition is in its inputs together."""
-        return sum(self.positions.values())
+        """How far the partition is: by generation, then in its inputs together.
+
+        Who takes over after a crash may read the inputs in another turn than the one before, and knows more
+        of one of them while the sum is still lower.
+        """
+        return self.generation * _GENERATION + sum(self.positions.values())
+
+    def next_generation(self) -> ObserveStep:
+        """What makes everything told from now on newer than what was told before; to be kept first."""
+        return ObserveStep(generation=self.generation + 1)
 
     def oldest(self, kind: str) -> int:
         """Start of the oldest slot of that kind that is kept."""
@@ -204,6 +220,7 @@ class ObserveState:
 
     def take(self, step: ObserveStep) -> None:
         """Go on to where the step has led."""
+        self.generation = max(self.generation, step.generation)
         self.positions.update(step.positions)
         for partition, watermark in step.watermarks.items():
             self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
@@ -251,7 +268,8 @@ class ObserveState:
     def dump(self, bucket: int) -> bytes:
         if bucket == _BUCKETS:
             shapes = {hour: pack(shape) for hour, shape in self.shapes.items()}
-            return _encode(_Head(self.positions, self.watermarks, self.seen.dump(), shapes))
+            seen = self.seen.dump()
+            return _encode(_Head(self.positions, self.watermarks, seen, shapes, self.generation))
         return _encode(
             _Bucket(
                 {
@@ -270,6 +288,7 @@ class ObserveState:
             self.positions, self.watermarks = head.positions, head.watermarks
             self.seen.load(head.seen)
             self.shapes = {hour: unpack(packed) for hour, packed in head.shapes.items()}
+            self.generation = head.generation
             return
         saved = _decode_bucket(data)
         for kind, held in self.tallies.items():

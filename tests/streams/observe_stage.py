@@ -89,6 +89,7 @@ class Stage:
         gates = cast(GateWatch, NoGates())
         work = self._parts[number] = ObserveWork(number, self.context, cast(Changelog, None), gates)
         self.logs[number].take_over(work.state)
+        self.logs[number].save(work.begin(), work.state)
         for topic in ("scored", "feedback"):
             self._read[topic, number] = work.state.positions.get(topic, 0)
 

@@ -23,7 +23,16 @@ from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveSt
 from streams.stages.shape_parts import pack, unpack
 from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START
-from tests.streams.observed import MODELS, PARTITIONS, THRESHOLD, actions, made_up, messages, outcomes
+from tests.streams.observed import (
+    MODELS,
+    PARTITIONS,
+    THRESHOLD,
+    actions,
+    made_up,
+    messages,
+    outcomes,
+    scored,
+)
 
 CORE, MERGE = ObserveCore(), MergeCore()
 
@@ -210,6 +219,52 @@ def test_an_action_a_day_later_belongs_to_its_alert() -> None:
         (HOURS, time - time % HOUR),
     }
     assert all(part.tally["confirmed"] == 1 for part in parts)
+
+
+def begun(saved: ObserveState) -> ObserveState:
+    """Another worker has taken over what was kept, and has kept that it has."""
+    state = ObserveState(PARTITIONS)
+    for bucket in range(saved.buckets):
+        state.load(bucket, saved.dump(bucket))
+    state.apply(encode_step(state.next_generation()))
+    return state
+
+
+def test_after_a_crash_newer_parts_count_and_older_ones_do_not() -> None:
+    """A worker has told of rows and dies before that is kept. The next one reads feedback first: in sum it
+    has read less, and knows more of the alert.
+    """
+    rows, kept = made_up(300, 5, hours=2), begun(ObserveState(PARTITIONS))
+    first, second = rows.take(np.arange(150)), rows.take(np.arange(150, 300))
+    row = int(np.flatnonzero(first.bools("alert") & (first.codes("status") == 0))[-1])
+    hour, transaction = (
+        int(first.ints("event_time")[row]) // HOUR * HOUR,
+        first.strings["transaction_id"][row],
+    )
+    acted = [Feedback("a", transaction, "c", each, "x", START + DAY) for each in ("shown", "confirmed")]
+    observe(kept, [scored(0, first, START)])
+    CORE.move(kept, ObserveStep(), "scored", 10)
+    before = CORE.parts(kept, ObserveStep(), 0)
+    died, restored = begun(kept), begun(kept)
+    died.generation = kept.generation
+    observe(died, [scored(0, second, START + HOUR), acted[0]])
+    CORE.move(died, ObserveStep(), "scored", 20)
+    unkept = CORE.parts(died, ObserveStep(), 0)
+    observe(restored, acted)
+    CORE.move(restored, ObserveStep(), "feedback", 2)
+    after = CORE.parts(restored, ObserveStep(), 0)
+    merge = MergeState(PARTITIONS)
+
+    def confirmed() -> int:
+        return merge.parts[HOURS][hour][0][1].get("confirmed", 0)
+
+    for parts, count in ((before, 0), (unkept, 0), (after, 1), (unkept, 1), (before, 1)):
+        MERGE.parts(merge, MergeStep(), parts)
+        assert confirmed() == count
+    observe(restored, [scored(0, second, START + HOUR)])
+    MERGE.parts(merge, MergeStep(), CORE.parts(restored, ObserveStep(), 0))
+    for kind, slots in restored.tallies.items():
+        assert {slot: parts[0][1] for slot, parts in merge.parts[kind].items()} == slots
 
 
 def test_state_is_bounded_and_no_odd_stamp_keeps_it() -> None:
