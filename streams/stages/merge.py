@@ -7,6 +7,7 @@ again when something that belongs to it has come late; the last record of a wind
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from streams.contract.codecs import encode
 from streams.kafka.batches import RecordBatch
@@ -67,6 +68,10 @@ class MergeWork:
         """Show what another worker has found last, until there is more: an alarm that is on stays on."""
         if (hour := self.state.drift.found_last()) is not None:
             self._gauges.drift(hour)
+        self._show_day()
+
+    def _show_day(self) -> None:
+        """Show the last day judged."""
         if (day := self.state.days.found_last(self.state.quality)) is not None:
             self._gauges.day(day)
 
@@ -145,10 +150,16 @@ class MergeWork:
             yield Step(outputs, encode_step(evaluated))
             for each in told:
                 self._gauges.drift(each)
+        changed, again = self._core.days_again(self.state)
+        if again:
+            yield Step([self._of_day(record) for record in again], encode_step(changed))
+            self._show_day()
         for evaluated, record in self._core.days(self.state):
-            outputs = [Output(topic, 0, f"quality/{record['end']}".encode(), encode(record))]
-            yield Step(outputs, encode_step(evaluated))
+            yield Step([self._of_day(record)], encode_step(evaluated))
             self._gauges.day(record)
+
+    def _of_day(self, record: dict[str, Any]) -> Output:
+        return Output(self._context.name("metrics"), 0, f"quality/{record['end']}".encode(), encode(record))
 
     def _publish(self) -> Iterator[Step]:
         """The windows that are over and have changed."""

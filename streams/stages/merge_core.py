@@ -82,11 +82,19 @@ class MergeCore:
     @staticmethod
     def days(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any]]]:
         """Evaluate the days whose outcomes are in; what makes each evaluated, and its record."""
-        for day in state.days.due(state.reached):
+        for day in state.days.due():
             judged, record = state.days.evaluate(day, state.quality)
             step = MergeStep(days=[judged])
             state.take(step)
             yield step, record
+
+    @staticmethod
+    def days_again(state: MergeState) -> tuple[MergeStep, list[dict[str, Any]]]:
+        """The days judged whose outcomes have changed: what makes them told, and their records."""
+        found = [state.days.again(day, state.quality) for day in state.days.due_again()]
+        step = MergeStep(days=[judged for judged, _ in found])
+        state.take(step)
+        return step, [record for _, record in found]
 
     @staticmethod
     def estimates(state: MergeState) -> dict[str, tuple[float, float]]:

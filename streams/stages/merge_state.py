@@ -130,7 +130,7 @@ class MergeState:
     1 KB.
 
     Args:
-        partitions: of cards.
+        partitions: of cards, and of labels.
         drift: empty, for the features of the spec.
         maturity: event time after which a transaction is decided, ms.
     """
@@ -139,7 +139,7 @@ class MergeState:
 
     def __init__(self, partitions: int, drift: DriftState | None = None, maturity: int = 7 * DAY) -> None:
         self.drift = drift or DriftState(())
-        self.days = JudgedDays(maturity)
+        self.days = JudgedDays(maturity, partitions)
         self.decisions = DecisionQuality()
         self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}
         #: the next offset of each input
