@@ -24,6 +24,7 @@ from monitoring.drift_watch import (
     distances,
     ranked,
 )
+from monitoring.live_quality import role_of
 from monitoring.shapes import Shape
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.observe_state import PATIENCE, reached
@@ -175,6 +176,18 @@ class DriftState:
         if self._day is None:
             self._day = self._of_day(self._now.hour) if self._now.hour > NEVER else self._empty()
         return self._day
+
+    def scoring(self) -> set[str]:
+        """The models that were the last to have their role, `ROLE:NAME`, of the 24 hours up to the last one
+        evaluated; none for a role that has changed hands in its last hour.
+        """
+        last: dict[str, set[str]] = {}
+        for hour in range(self._now.hour - (_DAY_HOURS - 1) * HOUR, self._now.hour + HOUR, HOUR):
+            found: dict[str, set[str]] = {}
+            for model in self._hours[hour].shape.scores if hour in self._hours else ():
+                found.setdefault(role_of(model), set()).add(model)
+            last |= found
+        return {model for models in last.values() if len(models) == 1 for model in models}
 
     def _build(self, first: int, start: int, hour: int) -> Reference:
         """A reference of the hours from `start` to `hour`; what was still filling then has no limits."""

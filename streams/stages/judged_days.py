@@ -14,7 +14,7 @@ import msgspec
 from monitoring.concept import change_point, log_loss
 from monitoring.funnel import ratio
 from monitoring.limits import QUIET_DAYS
-from monitoring.live_quality import DAY_MS, DAYS, DayQuality
+from monitoring.live_quality import DAY_MS, DAYS, DayQuality, by_role
 from monitoring.tallies import Tally, add, total
 from streams.stages.alignment import NEVER
 from streams.stages.observe_state import reached
@@ -97,7 +97,7 @@ class JudgedDays:
         """What is found at the end of this day, and its record.
 
         Args:
-            quality: by day and role.
+            quality: by day and model, `ROLE:NAME`.
         """
         series = self._series(self._last(day), quality)
         chance = 1 / (QUIET_DAYS * len(series))
@@ -143,7 +143,7 @@ class JudgedDays:
         return {
             "metric": "quality",
             "end": (day + 1) * DAY_MS,
-            "models": {role: _model(each) for role, each in sorted(quality.get(day, {}).items())},
+            "models": {role: _model(each) for role, each in sorted(by_role(quality.get(day, {})).items())},
             "decisions": _decisions(total(self._tallies[each] for each in self._last(day))),
             "labels": _labels(self._tallies[day]),
             "alarms": [{"kind": kind, "name": name} for kind, name in judged.alarms],
@@ -155,12 +155,10 @@ class JudgedDays:
     ) -> dict[tuple[str, str], list[float]]:
         """What is watched, day by day, by kind of alarm and name."""
         tallies = [self._tallies[day] for day in days]
-        roles = {role for day in days for role in quality.get(day, {})}
+        by_day = [by_role(quality.get(day, {})) for day in days]
         series = {
-            ("concept", role): [
-                log_loss(quality[day][role].scores) for day in days if role in quality.get(day, {})
-            ]
-            for role in sorted(roles)
+            ("concept", role): [log_loss(held[role].scores) for held in by_day if role in held]
+            for role in sorted({role for held in by_day for role in held})
         }
         series["label", "base_rate"] = [ratio(t.get("frauds", 0), t.get("outcomes", 0)) for t in tallies]
         sources = {key.partition(":")[2] for t in tallies for key in t if key.startswith("labels@source:")}

@@ -19,7 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from monitoring.concept import expected_precision
-from monitoring.live_quality import DAY_MS, DAYS, DayQuality, card_precision, merged
+from monitoring.live_quality import (
+    DAY_MS,
+    DAYS,
+    DayQuality,
+    ScoreSketch,
+    by_role,
+    card_precision,
+    merged,
+    role_of,
+)
 from monitoring.metrics import bounded_source
 from monitoring.tallies import Tally, add
 from monitoring.window_report import figures
@@ -28,7 +37,7 @@ from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
 from streams.stages.merge_state import BY_NAME, Due, Judged, MergeState, MergeStep
-from streams.stages.observe_core import MOST_AMOUNT, arms, by_role, roles, slot_times
+from streams.stages.observe_core import MOST_AMOUNT, arms, by_model, roles, slot_times
 from streams.stages.observe_state import HOURS, SLOT_MS, Part
 from streams.stages.seen_rows import join
 from streams.stages.shape_parts import ShapesTold
@@ -98,13 +107,15 @@ class MergeCore:
 
     @staticmethod
     def estimates(state: MergeState) -> dict[str, tuple[float, float]]:
-        """By role, the share of frauds and the average precision to be expected of the last day's scores."""
-        known = {role for held in state.quality.values() for role in held}
+        """By role, the share of frauds and the average precision to be expected of the last day's scores.
+
+        Of the model that has the role now, by its own outcomes, whatever its role was then.
+        """
         recent = state.drift.last_day().scores
         return {
-            role: expected_precision(counts, merged(_of_role(state, role)))
-            for name, counts in recent.items()
-            if (role := name if name.startswith("shadow:") else name.partition(":")[0]) in known
+            role_of(model): expected_precision(recent[model], _of_model(state, model))
+            for model in sorted(state.drift.scoring())
+            if _of_model(state, model).rows
         }
 
     def outcomes(self, state: MergeState, step: MergeStep, rows: Columns) -> None:
@@ -196,8 +207,9 @@ class MergeCore:
     def quality(state: MergeState) -> dict[str, dict[str, float]]:
         """By role, how well the scores of the last days with outcomes rank and calibrate."""
         found: dict[str, dict[str, float]] = {}
-        for role in sorted({role for held in state.quality.values() for role in held}):
-            held = _of_role(state, role)
+        days = [by_role(models) for _, models in _last_days(state)]
+        for role in sorted({role for held in days for role in held}):
+            held = [each[role] for each in days if role in each]
             sketch = merged(held)
             found[role] = {
                 "outcomes": sketch.rows,
@@ -221,7 +233,7 @@ def _count(state: MergeState, change: MergeStep, hour: int, tally: Tally) -> Non
 
 def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
     """What `MergeState.count_scores` needs of outcomes."""
-    scores = by_role(rows)
+    scores = by_model(rows)
     reduced = {
         "time": times,
         "card": rows.words("card").view(np.int64),
@@ -231,13 +243,22 @@ def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
         "propensity": rows.floats("propensity"),
         "scores": np.stack(list(scores.values()), axis=1),
     }
-    return Columns({"roles": list(scores), "sign": 1}, reduced).encode()
+    return Columns({"models": list(scores), "sign": 1}, reduced).encode()
 
 
-def _of_role(state: MergeState, role: str) -> list[DayQuality]:
-    """The last days with outcomes of the role, oldest first."""
-    first = max(state.quality) - DAYS
-    return [held[role] for day, held in sorted(state.quality.items()) if day > first and role in held]
+def _last_days(state: MergeState) -> list[tuple[int, dict[str, DayQuality]]]:
+    """The last days with outcomes, oldest first."""
+    first = max(state.quality, default=0) - DAYS
+    return [(day, held) for day, held in sorted(state.quality.items()) if day > first]
+
+
+def _of_model(state: MergeState, model: str) -> ScoreSketch:
+    """Outcomes of the last days under a model's scores; of days in which it had another role, from there."""
+    name, found = model.partition(":")[2], []
+    for _, held in _last_days(state):
+        others = [each for key, each in held.items() if key.partition(":")[2] == name]
+        found += [held[model]] if model in held else others
+    return merged(found)
 
 
 def _by_hour(times: npt.NDArray[np.int64]) -> Iterator[tuple[int, Bools]]:

@@ -150,7 +150,7 @@ class MergeState:
         self.parts: dict[str, dict[int, dict[int, tuple[int, Tally]]]] = {kind: {} for kind in WINDOWS}
         #: by kind and slot, the sums of its parts as far as they have been asked for
         self._sums: dict[str, dict[int, Tally]] = {kind: {} for kind in WINDOWS}
-        #: by day and role
+        #: by day and model (`champion:NAME`)
         self.quality: dict[int, dict[str, DayQuality]] = {}
         self.judged: dict[int, Judged] = {}
         #: windows that have changed since they were published
@@ -244,21 +244,21 @@ class MergeState:
         return (end - lengths[name] for name, end in self.due if name in lengths)
 
     def count_scores(self, packed: bytes) -> None:
-        """Count outcomes by day and role.
+        """Count outcomes by day and model.
 
         Args:
             packed: `time` and `card` i8, `fraud`, `alert` and `control` bool, `propensity` f8, `scores` f8
-                (rows, roles) with `roles` in the metadata; `sign` is -1 to take them back.
+                (rows, models) with `models` in the metadata; `sign` is -1 to take them back.
         """
         rows = columns.decode(packed)
-        roles = msgspec.convert(rows.meta["roles"], list[str])
+        models = msgspec.convert(rows.meta["models"], list[str])
         sign = rows.meta_int("sign")
         days = rows.ints("time") // DAY_MS
         for day in np.unique(days).tolist():
             chosen = days == day
             held = self.quality.setdefault(day, {})
-            for column, role in enumerate(roles):
-                held.setdefault(role, DayQuality()).update(
+            for column, model in enumerate(models):
+                held.setdefault(model, DayQuality()).update(
                     rows.ints("card")[chosen],
                     rows.bools("fraud")[chosen],
                     rows.floats("scores")[chosen, column],

@@ -84,6 +84,16 @@ def by_role(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
     return scores
 
 
+def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
+    """Scores by role and name: `champion:<name>`, `canary:<name>`, `shadow:<name>`."""
+    names, scores = dict(roles(rows)), by_role(rows)
+    return {
+        role if role.startswith("shadow:") else f"{role}:{names[role]}": each
+        for role, each in scores.items()
+        if role in names
+    }
+
+
 def arms(rows: Columns) -> dict[str, tuple[str, Bools]]:
     """By arm, the name of the model that decided and its rows; arms without rows are left out."""
     canary = rows.bools("arm") if "arm" in rows.arrays else np.zeros(len(rows), dtype=np.bool_)
@@ -231,12 +241,7 @@ def shapes(rows: Columns) -> dict[int, PackedShape]:
     hours = slot_times(rows) // SLOT_MS[HOURS] * SLOT_MS[HOURS]
     # By the hash of the transaction: the same rows, however they come.
     sampled = rows.words("transaction") % np.uint64(SAMPLED_OF) == 0
-    names = dict(roles(rows))
-    scores = {
-        role if role.startswith("shadow:") else f"{role}:{names[role]}": each
-        for role, each in by_role(rows).items()
-        if role in names
-    }
+    scores = by_model(rows)
     found = {}
     for hour in np.unique(hours).tolist():
         chosen = hours == hour

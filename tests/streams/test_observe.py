@@ -15,12 +15,13 @@ from monitoring.tallies import Tally, add
 from streams.contract.codecs import encode
 from streams.contract.records import Feedback
 from streams.stages.columns import Columns, ColumnsError
+from streams.stages.drift_state import DriftState
 from streams.stages.merge_core import MergeCore
 from streams.stages.merge_state import BY_NAME, MergeState, MergeStep
 from streams.stages.merge_state import encode_step as encode_merge_step
-from streams.stages.observe_core import ObserveCore, by_role
+from streams.stages.observe_core import ObserveCore, by_role, shapes
 from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
-from streams.stages.shape_parts import pack, unpack
+from streams.stages.shape_parts import PackedShape, ShapesTold, add_up, pack, unpack
 from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START
 from tests.streams.observed import (
@@ -469,3 +470,46 @@ def test_a_label_partition_may_send_much_again() -> None:
     assert [len(offsets) // 8 for _, offsets in state.seen.dump().values()] == [
         len(others) - 4 * (len(others) // 5 + 1) if len(others) % 5 else len(others) // 5
     ]
+
+
+def test_after_a_promotion_the_estimate_is_of_the_new_champion() -> None:
+    """By its own scores since then, and by what they meant when it was a shadow; none in the hour of the
+    promotion, when two models have decided.
+    """
+    before, after = made_up(6000, 30, hours=24), made_up(8000, 31, hours=48)
+    promoted = START + 36 * HOUR + HOUR // 2
+    after = after.take(after.ints("watermark") >= START + 24 * HOUR)
+    state = MergeState(PARTITIONS, DriftState(("x", "y")))
+    # A shadow whose scores are chances, beside a champion that has it all wrong.
+    good = np.random.default_rng(1).random(len(before))
+    fraud = np.random.default_rng(2).random(len(before)) < good
+    before.arrays |= {"champion": 1 - good, "shadows": good[:, None]}
+    before.arrays["alert"] = np.zeros(len(before), np.bool_)
+    for chosen in np.array_split(np.arange(len(before)), 3):
+        MERGE.outcomes(state, MergeStep(), outcomes(before.take(chosen), 0, fraud[chosen], "maturity", DAY))
+    # Few frauds since.
+    good = np.random.default_rng(3).random(len(after)) * 0.2
+    crowned = after.ints("watermark") >= promoted
+    after.arrays["counts"] = np.full(len(after), 7, np.uint8)
+    told: dict[int, list[PackedShape]] = {}
+    for rows, champion, shadow, models in (
+        (after.take(~crowned), 1 - good[~crowned], good[~crowned], MODELS),
+        (after.take(crowned), good[crowned], 1 - good[crowned], [["champion", "b", 2], ["shadow", "a", 1]]),
+    ):
+        rows.meta["models"] = models
+        rows.arrays |= {"champion": champion, "shadows": shadow[:, None]}
+        for hour, shape in shapes(rows).items():
+            told.setdefault(hour, []).append(shape)
+    found = {}
+    for hour, parts in sorted(told.items()):
+        MERGE.shapes(state, MergeStep(), ShapesTold(0, [(hour, add_up(parts))], hour))
+        assert len(list(MERGE.drift(state))) == 1
+        found[(hour - START) // HOUR] = MERGE.estimates(state)
+    assert {hour for hour, each in found.items() if "champion" not in each} == {36}
+    # The shadow knew; what the champion says means nothing but that every second one is a fraud.
+    assert found[35]["shadow:b"][0] == pytest.approx(0.1, abs=0.02)
+    assert found[35]["champion"][0] == pytest.approx(0.5, abs=0.02)
+    for hour in (37, 47):
+        assert found[hour]["champion"][0] == pytest.approx(0.1, abs=0.02)
+        assert found[hour]["shadow:a"][0] == pytest.approx(0.5, abs=0.02)
+        assert found[hour]["champion"][1] > 0.11
