@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from models.spec import FeatureSpec
 from monitoring.drift_watch import (
@@ -25,10 +26,10 @@ from monitoring.drift_watch import (
     ranked,
 )
 from monitoring.live_quality import role_of
-from monitoring.shapes import Shape
+from monitoring.shapes import SCORE_BINS, Ints, Shape
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.observe_state import PATIENCE, reached
-from streams.stages.shape_parts import PackedShape, ShapesTold, add_up, pack, unpack
+from streams.stages.shape_parts import PackedShape, ShapesTold, add_scores, add_up, pack, unpack
 from streams.times import HOUR
 
 #: Pieces that the hours are dumped in; a piece has four or five of the hours kept.
@@ -188,6 +189,14 @@ class DriftState:
                 found.setdefault(role_of(model), set()).add(model)
             last |= found
         return {model for models in last.values() if len(models) == 1 for model in models}
+
+    def scores_after(self, hour: int, model: str) -> Ints:
+        """Rows by bin of the score of a model (`ROLE:NAME`), of the hours kept that begin later."""
+        counts = np.zeros(SCORE_BINS, dtype=np.int64)
+        for each, held in self._hours.items():
+            if each > hour and model in held.shape.scores:
+                add_scores(counts, held.shape, model)
+        return counts
 
     def _build(self, first: int, start: int, hour: int) -> Reference:
         """A reference of the hours from `start` to `hour`; what was still filling then has no limits."""

@@ -77,11 +77,16 @@ class JudgedDays:
         """The partition has decided what matures up to then."""
         self._decided[label_partition] = max(until, self._decided.get(label_partition, NEVER))
 
+    @property
+    def decided(self) -> int:
+        """Event time up to which transactions are decided, or a partition is not waited for any more."""
+        return reached(self._decided, PATIENCE) - self._maturity
+
     def due(self) -> list[int]:
         """The days to be judged, in order: everything of them is decided, or a partition is `PATIENCE`
         behind another one that has decided them.
         """
-        decided = reached(self._decided, PATIENCE) - self._maturity
+        decided = self.decided
         return sorted(day for day in self._tallies if day > self._evaluated and (day + 1) * DAY_MS <= decided)
 
     def due_again(self) -> list[int]:

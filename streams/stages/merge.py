@@ -114,7 +114,6 @@ class MergeWork:
         rows = columns.decode(value)
         require_spec(rows, self._context.spec.digest)
         self._core.outcomes(self.state, self._step, rows)
-        self._gates.outcomes(rows)
 
     def _go_on(self) -> Iterator[Step]:
         now = self._context.clock()
@@ -126,7 +125,7 @@ class MergeWork:
             if self._unsaved:
                 yield from self._save()
             yield from self._publish()
-        if outputs := self._gates.judge(self.state.reached):
+        if outputs := self._gates.judge(self.state):
             yield Step(outputs)
         if now - self._shown_at >= SHOW_SECONDS:
             self._shown_at = now

@@ -241,9 +241,11 @@ def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
         "alert": rows.bools("alert"),
         "control": rows.bools("control"),
         "propensity": rows.floats("propensity"),
+        "threshold": rows.floats("threshold"),
         "scores": np.stack(list(scores.values()), axis=1),
     }
-    return Columns({"models": list(scores), "sign": 1}, reduced).encode()
+    in_use = {"move": rows.meta.get("move", 0), "stood_in": bool(rows.meta.get("stood_in"))}
+    return Columns({"models": list(scores), "sign": 1, **in_use}, reduced).encode()
 
 
 def _last_days(state: MergeState) -> list[tuple[int, dict[str, DayQuality]]]:

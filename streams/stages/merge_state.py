@@ -14,12 +14,22 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from models.gates import Evidence
 from monitoring.decision_quality import DecisionQuality, Saved
 from monitoring.live_quality import DAY_MS, DAYS, CardDay, DayQuality, ScoreSketch
 from monitoring.tallies import Tally, Window, add, total
 from streams.stages import columns
-from streams.stages.alignment import NEVER
+from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated
+from streams.stages.gate_figures import (
+    PackedDay,
+    Pair,
+    PairDays,
+    PairHours,
+    commonest,
+    evidence,
+    output_figures,
+)
 from streams.stages.judged_days import DayJudged, JudgedDays
 from streams.stages.observe_state import (
     AFTER_MATURITY,
@@ -47,7 +57,7 @@ OUTCOMES = -1
 MOST_JUDGED = 200_000
 _BUCKETS = 16
 #: The buckets after those: one each, then the hours of drift.
-_HEAD, _DECISIONS, _DRIFT, _FIRST_HOURS = range(_BUCKETS, _BUCKETS + 4)
+_HEAD, _DECISIONS, _GATES, _DRIFT, _FIRST_HOURS = range(_BUCKETS, _BUCKETS + 5)
 
 #: Name and end of a window.
 Due = tuple[str, int]
@@ -153,6 +163,10 @@ class MergeState:
         #: by day and model (`champion:NAME`)
         self.quality: dict[int, dict[str, DayQuality]] = {}
         self.judged: dict[int, Judged] = {}
+        self.pair_days = PairDays()
+        self._pair_hours = PairHours()
+        #: hours whose parts have changed since those were asked for
+        self._changed: set[int] = set()
         #: windows that have changed since they were published
         self.due: set[Due] = set()
         self.seen = SeenRows()
@@ -174,11 +188,38 @@ class MergeState:
                 sums[slot] = total(tally for _, tally in slots[slot].values())
         return total(sums[slot] for slot in window.slots(end) if slot in sums)
 
+    def evidence(self, pair: Pair, *, canary: bool) -> Evidence:
+        """What is known of a candidate since the move of the pair, beside the champion.
+
+        Of rows scored in the hours that are kept, and of days of outcomes that have been decided. Whether
+        scores are all alike is told by whole hours, once they are told as shapes.
+        """
+        hours = self._pair_hours
+        for hour in self._changed:
+            hours.replace(hour, total(tally for _, tally in self.parts[HOURS].get(hour, {}).values()))
+        self._changed.clear()
+        first, role = hours.first(pair), "canary" if canary else "shadow"
+        after = FOREVER if first is None else first
+        output = output_figures(
+            hours.figures(pair),
+            (
+                commonest(self.drift.scores_after(after, f"{role}:{pair.candidate}")),
+                commonest(self.drift.scores_after(after, f"champion:{pair.champion}")),
+            ),
+        )
+        return evidence(output, self.pair_days.until(pair, self.days.decided))
+
     def changed(self, kind: str, slot: int) -> Iterator[Due]:
         """The windows to be published when this slot changes: those of which everything is kept."""
         oldest = self.oldest(kind)
         for window in WINDOWS[kind]:
             yield from ((window.name, end) for end in window.ends(slot) if end - window.length >= oldest)
+
+    def _touched(self, kind: str, slot: int) -> None:
+        """The parts of the slot are others now."""
+        self._sums[kind].pop(slot, None)
+        if kind == HOURS:
+            self._changed.add(slot)
 
     def apply(self, delta: bytes) -> None:
         self.take(_decode_step(delta))
@@ -190,11 +231,11 @@ class MergeState:
             self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
         for part in step.parts:
             self.parts[part.kind].setdefault(part.slot, {})[part.partition] = part.position, part.tally
-            self._sums[part.kind].pop(part.slot, None)
+            self._touched(part.kind, part.slot)
         for slot, tally in step.tallies.items():
             _, held = self.parts[HOURS].setdefault(slot, {}).setdefault(OUTCOMES, (0, {}))
             add(held, tally)
-            self._sums[HOURS].pop(slot, None)
+            self._touched(HOURS, slot)
         for day, tally in step.outcomes.items():
             self.days.add(day, tally)
         self.due |= step.due
@@ -219,7 +260,7 @@ class MergeState:
             slots = self.parts[kind]
             for slot in [slot for slot in slots if slot < oldest]:
                 del slots[slot]
-                self._sums[kind].pop(slot, None)
+                self._touched(kind, slot)
         for day in [day for day in self.quality if day < step.days_gone]:
             del self.quality[day]
         for transaction in step.judged_gone:
@@ -247,8 +288,9 @@ class MergeState:
         """Count outcomes by day and model.
 
         Args:
-            packed: `time` and `card` i8, `fraud`, `alert` and `control` bool, `propensity` f8, `scores` f8
-                (rows, models) with `models` in the metadata; `sign` is -1 to take them back.
+            packed: `time` and `card` i8, `fraud`, `alert` and `control` bool, `propensity` and `threshold`
+                f8, `scores` f8 (rows, models) with `models`, `move` and `stood_in` in the metadata; `sign` is
+                -1 to take them back.
         """
         rows = columns.decode(packed)
         models = msgspec.convert(rows.meta["models"], list[str])
@@ -273,6 +315,7 @@ class MergeState:
             rows.floats("propensity"),
             sign,
         )
+        self.pair_days.update(rows, models, sign)
 
     def dump(self, bucket: int) -> bytes:
         if bucket == _HEAD:
@@ -280,6 +323,8 @@ class MergeState:
             return _encode(_Head(self.positions, self.watermarks, seen, days))
         if bucket == _DECISIONS:
             return _encode(self.decisions.dump())
+        if bucket == _GATES:
+            return _encode(self.pair_days.dump())
         if bucket == _DRIFT:
             return self.drift.dump()
         if bucket >= _FIRST_HOURS:
@@ -308,6 +353,8 @@ class MergeState:
             self.days.load(head.days)
         elif bucket == _DECISIONS:
             self.decisions.load(_decode_decisions(data))
+        elif bucket == _GATES:
+            self.pair_days.load(_decode_pairs(data))
         elif bucket == _DRIFT:
             self.drift.load(data)
         elif bucket >= _FIRST_HOURS:
@@ -320,8 +367,10 @@ class MergeState:
         for kind, slots in self.parts.items():
             for slot in [slot for slot in slots if _cut(kind, slot) == bucket]:
                 del slots[slot]
+                self._touched(kind, slot)
             slots.update(saved.parts.get(kind, {}))
-            self._sums[kind].clear()
+            for slot in saved.parts.get(kind, {}):
+                self._touched(kind, slot)
         for day in [day for day in self.quality if day % _BUCKETS == bucket]:
             del self.quality[day]
         for day, held in saved.quality.items():
@@ -357,4 +406,5 @@ encode_step = _encode
 _decode_step = msgspec.msgpack.Decoder(MergeStep).decode
 _decode_bucket = msgspec.msgpack.Decoder(_Bucket).decode
 _decode_head = msgspec.msgpack.Decoder(_Head).decode
+_decode_pairs = msgspec.msgpack.Decoder(dict[int, dict[str, PackedDay]]).decode
 _decode_decisions = msgspec.msgpack.Decoder(Saved).decode

@@ -53,11 +53,10 @@ _PARTS_IN_MESSAGE = 128
 class ObserveWork:
     """One partition of cards."""
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog, gates: GateWatch) -> None:
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
-        self._gates = gates
         self._core = ObserveCore()
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
         self._saved_at = context.clock()
@@ -118,7 +117,6 @@ class ObserveWork:
                 rows = columns.decode(value)
                 require_spec(rows, self._context.spec.digest)
                 fresh = self._core.scored(self.state, self._step, rows)
-                self._gates.scored(fresh)
                 self._uncounted.append(fresh)
                 self._unsaved_bytes += len(value)
                 if self._full:
@@ -201,7 +199,7 @@ def attach(app: faust.App, context: StageContext, control: ControlFeed) -> Obser
     log = Changelog(context.name("observe-state"), broker, outputs)
     partitions = StageLoop(
         "observe",
-        lambda partition: ObserveWork(partition, context, log, gates),
+        lambda partition: ObserveWork(partition, context, log),
         outputs,
         log,
         app.crash,

@@ -6,6 +6,7 @@
 * `…@by:MODEL|ARM`: transactions, alerts and the funnel by the model that decided and its arm;
 * `compared@shadow:NAME`, `differs`, `gap_millionths`: rows with a score of the shadow, those where it is on
   the other side of the threshold, the distance of the scores;
+* `…@gate:MOVE|CHAMPION|CANDIDATE`, by the hour alone: what gates judge (`gate_figures.py`);
 * `shown`, `opened`, `confirmed`, `dismissed`, `decision_ms`, …: the funnel (`monitoring/funnel.py`).
 
 A row belongs to the slot of its event time, but never after the watermark it was admitted at: one that is
@@ -29,6 +30,7 @@ from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns, concat
+from streams.stages.gate_figures import count_pairs, seconds
 from streams.stages.observe_state import (
     HOURS,
     MINUTES,
@@ -109,7 +111,7 @@ class ObserveCore:
         """Scored rows of one score partition: remembers their alerts.
 
         Returns:
-            those that have not come before, to be counted, with the column `counts`.
+            those that have not come before, to be counted, with the columns `counts` and `seconds`.
         """
         source, watermark = rows.meta_int("score_partition"), rows.meta_int("watermark")
         change = ObserveStep(watermarks={source: watermark})
@@ -118,8 +120,9 @@ class ObserveCore:
         if len(rows):
             times = slot_times(rows)
             lively = live(rows, times)
-            counts = _counts(state, times, lively)
-            rows = Columns(rows.meta, rows.arrays | {"counts": counts}, rows.strings)
+            rows = Columns(rows.meta, dict(rows.arrays), rows.strings)
+            rows.arrays["counts"] = _counts(state, times, lively)
+            rows.arrays["seconds"] = seconds(rows)
             change.seen[str(source)] = rows.meta_int("settled"), rows.ints("offset").tobytes()
             if rows.bools("alert").any():
                 self._alerts(state, change, rows, times, lively)
@@ -139,7 +142,8 @@ class ObserveCore:
         alike: dict[str, list[Columns]] = {}
         for rows in parts:
             if len(rows):
-                alike.setdefault(repr(rows.meta.get("models")), []).append(Columns(rows.meta, rows.arrays))
+                key = repr([rows.meta.get(name) for name in ("models", "move", "stood_in")])
+                alike.setdefault(key, []).append(Columns(rows.meta, rows.arrays))
         for group in alike.values():
             rows = concat(group)
             _commit(state, step, ObserveStep(tallies=count_rows(rows), shapes=shapes(rows)))
@@ -264,6 +268,9 @@ def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
     hours = _tallies(rows.take(by_hour), SLOT_MS[HOURS]) if by_hour.any() else {}
     for slot, tally in minutes.items():
         add(hours.setdefault(slot - slot % SLOT_MS[HOURS], {}), tally)
+    in_hour = rows.take((counts & IN_HOUR) > 0)
+    for hour, tally in count_pairs(in_hour, slot_times(in_hour)).items():
+        add(hours.setdefault(hour, {}), tally)
     return {MINUTES: minutes, HOURS: hours}
 
 

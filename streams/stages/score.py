@@ -297,6 +297,7 @@ class ScoreWork:
             "watermark": self._scored_until,
             "seen": max(self._scored_until, self.waiting.newest),
             "models": [list(model) for model in self._deployment.models()],
+            "move": self.state.slots.move if self.state.slots else 0,
         }
 
     def _scored_records(self, rows: Columns, *, everywhere: bool) -> list[Output]:
