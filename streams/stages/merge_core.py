@@ -32,11 +32,11 @@ from monitoring.live_quality import (
 from monitoring.metrics import bounded_source
 from monitoring.tallies import Tally, add
 from monitoring.window_report import figures
-from streams.stages import columns
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
+from streams.stages.judged_rows import keep, recall
 from streams.stages.label_core import MATURITY
-from streams.stages.merge_state import BY_NAME, Due, Judged, MergeState, MergeStep
+from streams.stages.merge_state import BY_NAME, Due, MergeState, MergeStep
 from streams.stages.observe_core import MOST_AMOUNT, arms, by_model, roles, slot_times
 from streams.stages.observe_state import HOURS, SLOT_MS, Part
 from streams.stages.seen_rows import join
@@ -148,18 +148,19 @@ class MergeCore:
         before = state.judged.get(transaction)
         if before is not None and before.fraud == fraud:
             return
-        change, times = MergeStep(), slot_times(row)
-        time, tally, scores = int(times[0]), _tally(row), _scores(row, times)
+        change, time = MergeStep(), int(slot_times(row)[0])
         if before is not None:
-            taken_back = {name: -value for name, value in before.tally.items()}
-            _count(state, change, before.time - before.time % _HOUR, taken_back)
-            counted = columns.decode(before.row)
-            counted.meta["sign"] = -1
-            change.scores.append(counted.encode())
-        change.judged.append((transaction, Judged(time, fraud, tally, scores)))
-        _count(state, change, time - time % _HOUR, tally)
-        change.scores.append(scores)
+            self._count_verdict(state, change, recall(before), before.time, sign=-1)
+        self._count_verdict(state, change, row, time, sign=1)
+        change.judged.append((transaction, keep(row, time)))
         _commit(state, step, change)
+
+    @staticmethod
+    def _count_verdict(state: MergeState, change: MergeStep, row: Columns, time: int, *, sign: int) -> None:
+        """Count the outcome of an alerted transaction, or take it back."""
+        tally = {name: sign * value for name, value in _tally(row).items()}
+        _count(state, change, time - time % _HOUR, tally)
+        change.scores.append(_scores(row, np.array([time]), sign))
 
     def publish(self, state: MergeState, most: int) -> Iterator[tuple[MergeStep, list[dict[str, Any]]]]:
         """The windows that are over and have changed since they were published, at most `most` at once.
@@ -231,7 +232,7 @@ def _count(state: MergeState, change: MergeStep, hour: int, tally: Tally) -> Non
         change.due.update(state.changed(HOURS, hour))
 
 
-def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
+def _scores(rows: Columns, times: npt.NDArray[np.int64], sign: int = 1) -> bytes:
     """What `MergeState.count_scores` needs of outcomes."""
     scores = by_model(rows)
     reduced = {
@@ -245,7 +246,7 @@ def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
         "scores": np.stack(list(scores.values()), axis=1),
     }
     in_use = {"move": rows.meta.get("move", 0), "stood_in": bool(rows.meta.get("stood_in"))}
-    return Columns({"models": list(scores), "sign": 1, **in_use}, reduced).encode()
+    return Columns({"models": list(scores), "sign": sign, **in_use}, reduced).encode()
 
 
 def _last_days(state: MergeState) -> list[tuple[int, dict[str, DayQuality]]]:

@@ -18,7 +18,7 @@ from models.gates import Evidence
 from monitoring.decision_quality import DecisionQuality, Saved
 from monitoring.live_quality import DAY_MS, DAYS, CardDay, DayQuality, ScoreSketch
 from monitoring.tallies import Tally, Window, add, total
-from streams.stages import columns
+from streams.stages import columns, judged_rows
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated
 from streams.stages.gate_figures import (
@@ -31,6 +31,7 @@ from streams.stages.gate_figures import (
     output_figures,
 )
 from streams.stages.judged_days import DayJudged, JudgedDays
+from streams.stages.judged_rows import Judged
 from streams.stages.observe_state import (
     AFTER_MATURITY,
     HOURS,
@@ -61,21 +62,6 @@ _HEAD, _DECISIONS, _GATES, _DRIFT, _FIRST_HOURS = range(_BUCKETS, _BUCKETS + 5)
 
 #: Name and end of a window.
 Due = tuple[str, int]
-
-
-class Judged(msgspec.Struct, array_like=True, frozen=True):
-    """What was counted for an alerted transaction: to be taken back when its verdict is revised.
-
-    Args:
-        time: event time that places it, epoch ms.
-        fraud: the verdict.
-        row: the outcome, as columns of length one.
-    """
-
-    time: int
-    fraud: bool
-    tally: Tally
-    row: bytes
 
 
 class MergeStep(msgspec.Struct, array_like=True):
@@ -121,7 +107,7 @@ class _Quality(msgspec.Struct, array_like=True):
 class _Bucket(msgspec.Struct, array_like=True):
     parts: dict[str, dict[int, dict[int, tuple[int, Tally]]]]
     quality: dict[int, dict[str, _Quality]]
-    judged: dict[int, Judged]
+    judged: judged_rows.Packed
     due: list[Due]
 
 
@@ -137,7 +123,7 @@ class MergeState:
 
     Memory: of each partition its tallies, 48 hours of minutes, `maturity` and two days of hours, 1 to 2 KB a
     slot; of all together `DriftState`, 37 days of outcomes of 130 KB a model, up to `MOST_JUDGED` verdicts of
-    1 KB.
+    300 bytes.
 
     Args:
         partitions: of cards, and of labels.
@@ -340,7 +326,9 @@ class MergeState:
                     for day, held in self.quality.items()
                     if day % _BUCKETS == bucket
                 },
-                {name: each for name, each in self.judged.items() if name % _BUCKETS == bucket},
+                judged_rows.pack(
+                    {name: each for name, each in self.judged.items() if name % _BUCKETS == bucket}
+                ),
                 sorted(each for each in self.due if _cut_due(each) == bucket),
             )
         )
@@ -376,7 +364,9 @@ class MergeState:
         for day, held in saved.quality.items():
             self.quality[day] = {role: _unpacked(each) for role, each in held.items()}
         kept = {name: each for name, each in self.judged.items() if name % _BUCKETS != bucket}
-        self.judged = dict(sorted((kept | saved.judged).items(), key=lambda item: item[1].time))
+        self.judged = dict(
+            sorted((kept | judged_rows.unpack(saved.judged)).items(), key=lambda item: item[1].time)
+        )
         self.due = {each for each in self.due if _cut_due(each) != bucket} | set(saved.due)
 
 

@@ -17,8 +17,9 @@ from streams.contract.records import Feedback
 from streams.stages.columns import Columns, ColumnsError
 from streams.stages.drift_state import DriftState
 from streams.stages.gate_figures import MARK
+from streams.stages.judged_rows import Judged, keep
 from streams.stages.merge_core import MergeCore
-from streams.stages.merge_state import BY_NAME, MergeState, MergeStep
+from streams.stages.merge_state import BY_NAME, MOST_JUDGED, MergeState, MergeStep
 from streams.stages.merge_state import encode_step as encode_merge_step
 from streams.stages.observe_core import ObserveCore, by_role, shapes
 from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
@@ -446,6 +447,46 @@ def test_outcomes_count_once_in_the_hour_of_their_transaction() -> None:
     assert state.decisions.naive().caught == total["caught"]
     assert contents(loaded) == contents(state)
     assert len(loaded.seen.dump()) == PARTITIONS
+
+
+def test_a_verdict_that_is_taken_back_leaves_nothing() -> None:
+    """Of all that was counted for it: what is left is the verdict of another transaction, given once."""
+    rows = made_up(400, 22, hours=1)
+    rows.arrays["arm"] = np.arange(len(rows)) % 3 == 0
+    first, second = np.flatnonzero(rows.bools("alert"))[:2]
+    rows.meta |= {"move": 4, "stood_in": False}
+    straight, revised = MergeState(PARTITIONS), MergeState(PARTITIONS)
+
+    def judge(state: MergeState, row: int, *, fraud: bool) -> None:
+        told = outcomes(rows.take(np.array([row])), 0, np.array([fraud]), "analyst", HOUR)
+        told.meta["models"] = [["champion", "a", 1], ["canary", "b", 2]]
+        MERGE.outcomes(state, MergeStep(), told)
+
+    for fraud in (True, False, True, False):
+        judge(revised, first, fraud=fraud)
+    judge(straight, first, fraud=False)
+    for state in (straight, revised):
+        judge(state, second, fraud=True)
+    assert contents(revised) == contents(straight)
+    assert len(revised.judged) == 2
+
+
+def test_verdicts_are_kept_in_little_space() -> None:
+    """As many as there may be: no bucket of them is large, and each of them is all there again."""
+    row = outcomes(made_up(50, 23).take(np.array([0])), 0, np.ones(1, np.bool_), "chargeback", DAY)
+    state, kept = MergeState(PARTITIONS), keep(row, START)
+    state.judged = {
+        number: Judged((START + number).to_bytes(8, "little") + kept.numbers[8:], kept.lineup)
+        for number in range(MOST_JUDGED)
+    }
+    assert state.judged[7].time == START + 7
+    sizes = [len(state.dump(bucket)) for bucket in range(state.buckets)]
+    assert max(sizes) < 1024 * 1024
+    loaded = MergeState(PARTITIONS)
+    for bucket in range(state.buckets):
+        loaded.load(bucket, state.dump(bucket))
+    assert loaded.judged == state.judged
+    assert list(loaded.judged) == sorted(loaded.judged)
 
 
 def test_one_odd_stamp_does_not_stop_the_quality() -> None:
