@@ -18,6 +18,8 @@ LOGIT_RANGE = 14.0
 DAY_MS = 86_400_000
 #: Days that a figure looks back over.
 DAYS = 28
+#: Ends the name of a model whose scores are those of rules that stood in for it.
+STAND_IN = "/0"
 #: Scores are summed in millionths.
 _UNIT = 1_000_000
 
@@ -172,8 +174,8 @@ def by_role(models: Mapping[str, DayQuality]) -> dict[str, DayQuality]:
 
 
 def role_of(model: str) -> str:
-    """The role of a model named `ROLE:NAME`; every shadow has one of its own."""
-    return model if model.startswith("shadow:") else model.partition(":")[0]
+    """The role of a model named `ROLE:NAME`; every shadow has one of its own, rules in its place or not."""
+    return model.removesuffix(STAND_IN) if model.startswith("shadow:") else model.partition(":")[0]
 
 
 def merged(days: Iterable[DayQuality]) -> ScoreSketch:

@@ -23,14 +23,16 @@ from monitoring.drift_watch import (
     build_reference,
     champion_of,
     distances,
+    lacking,
     ranked,
+    with_scores,
 )
 from monitoring.live_quality import role_of
 from monitoring.shapes import SCORE_BINS, Ints, Shape
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.observe_state import PATIENCE, reached
 from streams.stages.shape_parts import PackedShape, ShapesTold, add_scores, add_up, pack, unpack
-from streams.times import HOUR
+from streams.times import DAY, HOUR
 
 #: Pieces that the hours are dumped in; a piece has four or five of the hours kept.
 HOUR_BUCKETS = 42
@@ -58,6 +60,7 @@ class Evaluated(msgspec.Struct, array_like=True, frozen=True):
         raised: the alarms that are on, kind and name.
         oldest: hours that start before this are no longer needed.
         reference: a new one; None for the one there was.
+        scoring: by model that has scored (`ROLE:NAME`), the first of the last hours in all of which it has.
     """
 
     hour: int
@@ -67,6 +70,7 @@ class Evaluated(msgspec.Struct, array_like=True, frozen=True):
     raised: list[tuple[str, str]]
     oldest: int
     reference: _Reference | None = None
+    scoring: dict[str, int] = {}
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -150,15 +154,23 @@ class DriftState:
         if model != self._now.model:
             since = hour
         start = hour - (REFERENCE_HOURS - 1) * HOUR
-        held, alarms, fresh = self.reference, Alarms(set(self._now.raised)), None
+        scoring = {each: self._now.scoring.get(each, hour) for each in now.scores}
+        before, alarms = self.reference, Alarms(set(self._now.raised))
+        held = before
         if model and start >= since and not self._settled(held, model, first, start):
             held, alarms = self._build(first, start, hour), Alarms()
-            fresh = _packed(held)
+        elif held is not None and start >= first + max(self._filling, default=0):
+            known, daily = held.score_limits["24h"], hour % DAY == 0
+            late = [
+                each for each in lacking(held, now) if start >= scoring[each] and (daily or each not in known)
+            ]
+            held = with_scores(held, late, list(self._last(hour, REFERENCE_HOURS))) if late else held
         record = None if held is None else self._record(hour, held, alarms, now)
-        # All windows filled, and a reference from then: no other one is needed.
-        needed = _DAY_HOURS if self._settled(held, model, first, FOREVER) else REFERENCE_HOURS
-        oldest = hour - (needed - 1) * HOUR
-        return Evaluated(hour, first, model, since, sorted(alarms.raised), oldest, fresh), record
+        # All windows filled, and a reference from then for all that score: no other one is needed.
+        settled = self._settled(held, model, first, FOREVER) and held is not None and not lacking(held, now)
+        oldest = hour - ((_DAY_HOURS if settled else REFERENCE_HOURS) - 1) * HOUR
+        fresh = None if held is None or held is before else _packed(held)
+        return Evaluated(hour, first, model, since, sorted(alarms.raised), oldest, fresh, scoring), record
 
     def found_last(self) -> dict[str, Any] | None:
         """The record of the last hour evaluated, without new alarms; None while there is no reference."""

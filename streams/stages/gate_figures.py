@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.gates import NAN, Evidence, Figures
-from monitoring.live_quality import ScoreSketch
+from monitoring.live_quality import STAND_IN, ScoreSketch
 from monitoring.tallies import Tally, add, total
 from streams.stages.columns import Columns
 from streams.times import DAY, HOUR
@@ -233,7 +233,7 @@ class PairDays:
                 in the metadata.
             models: as `ROLE:NAME`, the champion first.
         """
-        names = [model.partition(":")[2] for model in models]
+        names = [model.partition(":")[2].removesuffix(STAND_IN) for model in models]
         move, scores = rows.meta_int("move"), rows.floats("scores")
         champion = np.full(len(rows), np.nan) if rows.meta["stood_in"] else scores[:, 0]
         days = rows.ints("time") // DAY

@@ -47,8 +47,10 @@ class Judged(msgspec.Struct, array_like=True, frozen=True):
 
 def keep(row: Columns, time: int) -> Judged:
     """The outcome of one alerted transaction, placed at this event time."""
+    # Of a version it only matters whether there was one.
     models = [
-        (role, name) for role, name, _ in msgspec.convert(row.meta["models"], list[tuple[str, str, int]])
+        (role, name, min(version, 1))
+        for role, name, version in msgspec.convert(row.meta["models"], list[tuple[str, str, int]])
     ]
     in_use = [row.meta.get("move", 0), bool(row.meta.get("stood_in"))]
     arm = bool(row.bools("arm")[0]) if "arm" in row.arrays else False
@@ -78,7 +80,7 @@ def recall(judged: Judged) -> Columns:
     ints = {"event_time": 0, "labelled_at": delay, "amount_minor": amount}
     bools = {"alert": True, "fraud": true & _FRAUD, "control": true & _CONTROL, "arm": true & _CANARY}
     return Columns(
-        {"models": [[role, name, 0] for role, name in models], "move": move, "stood_in": stood_in},
+        {"models": [list(model) for model in models], "move": move, "stood_in": stood_in},
         {
             "card": np.array([card], dtype=np.int64).view(np.uint64),
             "exponent": np.array([exponent], dtype=np.uint8),
@@ -114,4 +116,4 @@ def unpack(packed: Packed) -> dict[int, Judged]:
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[list[tuple[str, str]], int, bool, str]).decode
+_decode = msgspec.json.Decoder(tuple[list[tuple[str, str, int]], int, bool, str]).decode

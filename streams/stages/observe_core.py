@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from models.admission import FUTURE, LATE
 from monitoring.funnel import Alert, Progress, funnel_change
+from monitoring.live_quality import STAND_IN
 from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
@@ -87,12 +88,16 @@ def by_role(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
-    """Scores by role and name: `champion:<name>`, `canary:<name>`, `shadow:<name>`."""
-    names, scores = dict(roles(rows)), by_role(rows)
+    """Scores by role and name: `champion:<name>`, `canary:<name>`, `shadow:<name>`.
+
+    `STAND_IN` is at the end where rules stood in, before the model had learned or because it failed.
+    """
+    models = msgspec.convert(rows.meta.get("models", []), list[tuple[str, str, int]])
+    scores = [rows.floats("champion"), *rows.floats("shadows").T] if models else []
+    stood_in = [bool(rows.meta.get("stood_in")), *(False for _ in models[1:])]
     return {
-        role if role.startswith("shadow:") else f"{role}:{names[role]}": each
-        for role, each in scores.items()
-        if role in names
+        f"{role}:{name}{STAND_IN if absent or not version else ''}": each
+        for (role, name, version), each, absent in zip(models, scores, stood_in, strict=True)
     }
 
 
