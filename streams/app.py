@@ -31,11 +31,13 @@ from streams.kafka.outputs import Outputs
 from streams.keys import signing_key
 from streams.sections import Broker
 from streams.settings import Settings
-from streams.stages import card, label, learn, merge, observe, score
+from streams.stages import card, label, learn, score
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import build_learners
+from streams.stages.observing import merge
+from streams.stages.observing import stage as observe
 from streams.stages.rows import LARGEST_MESSAGE
 
 STAGES = ("card", "score", "label", "learn", "observe")

@@ -18,7 +18,7 @@ from models.snapshot import Snapshot
 from monitoring.live_quality import BINS, logit_bins
 from monitoring.tallies import Tally, add
 from streams.stages.columns import Columns
-from streams.stages.gate_figures import PairDay, commonest, evidence, output_figures, side_by_side
+from streams.stages.observing.gate_figures import PairDay, commonest, evidence, output_figures, side_by_side
 from streams.times import DAY
 
 #: In smaller batches the time is all overhead.

@@ -14,11 +14,11 @@ from streams.kafka.state_log import Message, PartitionState, Reader, marker
 from streams.settings import Settings
 from streams.stages.belonging import identity
 from streams.stages.context import StageContext
-from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import Step
-from streams.stages.merge import MergeWork
-from streams.stages.merge_state import MergeState
-from streams.stages.observe import ObserveWork
+from streams.stages.observing.gates import GateWatch
+from streams.stages.observing.merge import MergeWork
+from streams.stages.observing.merge_state import MergeState
+from streams.stages.observing.stage import ObserveWork
 from tests.streams.sources import Source
 
 #: Messages in a batch.

@@ -15,15 +15,15 @@ from monitoring.tallies import Tally, add
 from streams.contract.codecs import encode
 from streams.contract.records import Feedback
 from streams.stages.columns import Columns, ColumnsError
-from streams.stages.drift_state import DriftState
-from streams.stages.gate_figures import MARK
-from streams.stages.judged_rows import Judged, keep
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_state import BY_NAME, MOST_JUDGED, MergeState, MergeStep
-from streams.stages.merge_state import encode_step as encode_merge_step
-from streams.stages.observe_core import ObserveCore, by_role, shapes
-from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
-from streams.stages.shape_parts import PackedShape, ShapesTold, add_up, pack, unpack
+from streams.stages.observing.core import ObserveCore, by_role, shapes
+from streams.stages.observing.drift import DriftState
+from streams.stages.observing.gate_figures import MARK
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import BY_NAME, MOST_JUDGED, MergeState, MergeStep
+from streams.stages.observing.merge_state import encode_step as encode_merge_step
+from streams.stages.observing.shapes import PackedShape, ShapesTold, add_up, pack, unpack
+from streams.stages.observing.state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
+from streams.stages.observing.verdicts import Judged, keep
 from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START
 from tests.streams.observed import (

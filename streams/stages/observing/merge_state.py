@@ -18,10 +18,12 @@ from models.gates import Evidence
 from monitoring.decision_quality import DecisionQuality, Saved
 from monitoring.live_quality import DAY_MS, DAYS, CardDay, DayQuality, ScoreSketch
 from monitoring.tallies import Tally, Window, add, total
-from streams.stages import columns, judged_rows
+from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER
-from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated
-from streams.stages.gate_figures import (
+from streams.stages.observing import verdicts
+from streams.stages.observing.days import DayJudged, JudgedDays
+from streams.stages.observing.drift import HOUR_BUCKETS, DriftState, Evaluated
+from streams.stages.observing.gate_figures import (
     PackedDay,
     Pair,
     PairDays,
@@ -30,9 +32,9 @@ from streams.stages.gate_figures import (
     evidence,
     output_figures,
 )
-from streams.stages.judged_days import DayJudged, JudgedDays
-from streams.stages.judged_rows import Judged
-from streams.stages.observe_state import (
+from streams.stages.observing.seen import Packed, SeenRows
+from streams.stages.observing.shapes import ShapesTold
+from streams.stages.observing.state import (
     AFTER_MATURITY,
     HOURS,
     MINUTES,
@@ -42,8 +44,7 @@ from streams.stages.observe_state import (
     oldest_slot,
     reached,
 )
-from streams.stages.seen_rows import Packed, SeenRows
-from streams.stages.shape_parts import ShapesTold
+from streams.stages.observing.verdicts import Judged
 from streams.times import DAY, HOUR, MINUTE
 
 #: The windows that are published, by the kind of slots they are made of.
@@ -72,7 +73,7 @@ class MergeStep(msgspec.Struct, array_like=True):
         outcomes: the same, by day.
         due: windows that have changed.
         scores: outcomes to be counted by model, as columns (`MergeState.count_scores`).
-        seen: offsets of outcomes, by label and score partition (`seen_rows.py`).
+        seen: offsets of outcomes, by label and score partition (`seen.py`).
         published: windows that have been published as they are.
         evaluated, days: what the evaluation of hours and of days has decided.
         decided: up to when a label partition has decided what matures.
@@ -107,7 +108,7 @@ class _Quality(msgspec.Struct, array_like=True):
 class _Bucket(msgspec.Struct, array_like=True):
     parts: dict[str, dict[int, dict[int, tuple[int, Tally]]]]
     quality: dict[int, dict[str, _Quality]]
-    judged: judged_rows.Packed
+    judged: verdicts.Packed
     due: list[Due]
 
 
@@ -326,7 +327,7 @@ class MergeState:
                     for day, held in self.quality.items()
                     if day % _BUCKETS == bucket
                 },
-                judged_rows.pack(
+                verdicts.pack(
                     {name: each for name, each in self.judged.items() if name % _BUCKETS == bucket}
                 ),
                 sorted(each for each in self.due if _cut_due(each) == bucket),
@@ -365,7 +366,7 @@ class MergeState:
             self.quality[day] = {role: _unpacked(each) for role, each in held.items()}
         kept = {name: each for name, each in self.judged.items() if name % _BUCKETS != bucket}
         self.judged = dict(
-            sorted((kept | judged_rows.unpack(saved.judged)).items(), key=lambda item: item[1].time)
+            sorted((kept | verdicts.unpack(saved.judged)).items(), key=lambda item: item[1].time)
         )
         self.due = {each for each in self.due if _cut_due(each) != bucket} | set(saved.due)
 

@@ -34,13 +34,13 @@ from monitoring.tallies import Tally, add
 from monitoring.window_report import figures
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
-from streams.stages.judged_rows import keep, recall
 from streams.stages.label_core import MATURITY
-from streams.stages.merge_state import BY_NAME, Due, MergeState, MergeStep
-from streams.stages.observe_core import MOST_AMOUNT, arms, by_model, roles, slot_times
-from streams.stages.observe_state import HOURS, SLOT_MS, Part
-from streams.stages.seen_rows import join
-from streams.stages.shape_parts import ShapesTold
+from streams.stages.observing.core import MOST_AMOUNT, arms, by_model, roles, slot_times
+from streams.stages.observing.merge_state import BY_NAME, Due, MergeState, MergeStep
+from streams.stages.observing.seen import join
+from streams.stages.observing.shapes import ShapesTold
+from streams.stages.observing.state import HOURS, SLOT_MS, Part
+from streams.stages.observing.verdicts import keep, recall
 
 Bools = npt.NDArray[np.bool_]
 _HOUR = SLOT_MS[HOURS]

@@ -17,9 +17,9 @@ from streams.kafka.outputs import Output
 from streams.keys import signing_key
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed
-from streams.stages.gate_core import automatic_move, automatic_rollback, counted_since
-from streams.stages.gate_figures import Pair
-from streams.stages.merge_state import MergeState
+from streams.stages.observing.gate_figures import Pair
+from streams.stages.observing.gate_moves import automatic_move, automatic_rollback, counted_since
+from streams.stages.observing.merge_state import MergeState
 from streams.times import DAY, HOUR
 
 logger = logging.getLogger(__name__)

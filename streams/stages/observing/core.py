@@ -31,8 +31,10 @@ from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns, concat
-from streams.stages.gate_figures import count_pairs, seconds
-from streams.stages.observe_state import (
+from streams.stages.observing.gate_figures import count_pairs, seconds
+from streams.stages.observing.seen import join
+from streams.stages.observing.shapes import PackedShape, ShapesTold, add_up, pack
+from streams.stages.observing.state import (
     HOURS,
     MINUTES,
     MOST_ACTIONS,
@@ -43,8 +45,6 @@ from streams.stages.observe_state import (
     Part,
     Waiting,
 )
-from streams.stages.seen_rows import join
-from streams.stages.shape_parts import PackedShape, ShapesTold, add_up, pack
 from streams.times import HOUR
 
 Ints = npt.NDArray[np.int64]

@@ -16,15 +16,15 @@ from streams.kafka.outputs import Output
 from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
-from streams.stages.drift_state import DriftState, filling
-from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import Step
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_gauges import MergeGauges
-from streams.stages.merge_state import MergeState, MergeStep, encode_step
-from streams.stages.observe_state import decode_parts
+from streams.stages.observing.drift import DriftState, filling
+from streams.stages.observing.gates import GateWatch
+from streams.stages.observing.gauges import MergeGauges
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import MergeState, MergeStep, encode_step
+from streams.stages.observing.shapes import SHAPES_KEY, decode_shapes
+from streams.stages.observing.state import decode_parts
 from streams.stages.rows import require_spec
-from streams.stages.shape_parts import SHAPES_KEY, decode_shapes
 
 #: Between two saves, at least, and between two records of a window.
 SAVE_SECONDS = 1.0

@@ -9,13 +9,13 @@ from sklearn.metrics import average_precision_score
 from models.gates import Evidence, Judgement, Limits, judge
 from models.registry import Aliases, Move, Pin, Registry
 from streams.stages.columns import Columns
-from streams.stages.drift_state import DriftState
-from streams.stages.gate_core import automatic_move, automatic_rollback, counted_since
-from streams.stages.gate_figures import Pair
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_state import MergeState, MergeStep, encode_step
-from streams.stages.observe_core import ObserveCore
-from streams.stages.observe_state import ObserveState, ObserveStep
+from streams.stages.observing.core import ObserveCore
+from streams.stages.observing.drift import DriftState
+from streams.stages.observing.gate_figures import Pair
+from streams.stages.observing.gate_moves import automatic_move, automatic_rollback, counted_since
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import MergeState, MergeStep, encode_step
+from streams.stages.observing.state import ObserveState, ObserveStep
 from streams.times import DAY
 from tests.streams.made_up import START
 from tests.streams.observed import made_up

@@ -1,11 +1,11 @@
 """The observe stage: aggregates by event time, mergeable over partitions and workers.
 
 Two loops. *Partitions* read scored rows and feedback (key: card), sum them by slots of event time
-(`observe_core.py`) and send the parts that have changed to a topic with one partition. The *merge* reads
+(`core.py`) and send the parts that have changed to a topic with one partition. The *merge* reads
 those parts and the outcomes (`merge_core.py`), writes a record for every window to the metrics topic, and
-sets the gauges, and moves the canary as the gates say (`gate_watch.py`); it runs in one worker at a time.
+sets the gauges, and moves the canary as the gates say (`gates.py`); it runs in one worker at a time.
 
-State: tallies and alerts of every partition; the latest parts of all (`observe_state.py`, `merge_state.py`).
+State: tallies and alerts of every partition; the latest parts of all (`state.py`, `merge_state.py`).
 A part is sent whole and replaces the one before it, so that what is read or sent twice counts once; the shape
 of an hour is told when nothing more counts in it, and counts once a partition. Breaks:
 nothing; a window may be published more than once, the last record counts.
@@ -28,13 +28,13 @@ from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext, follow_assignment
 from streams.stages.control_feed import ControlFeed
-from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import StageLoop, Step
-from streams.stages.merge import MergeWork
-from streams.stages.observe_core import ObserveCore
-from streams.stages.observe_state import ObserveState, ObserveStep, encode_parts, encode_step
+from streams.stages.observing.core import ObserveCore
+from streams.stages.observing.gates import GateWatch
+from streams.stages.observing.merge import MergeWork
+from streams.stages.observing.shapes import SHAPES_KEY, cut, encode_shapes
+from streams.stages.observing.state import ObserveState, ObserveStep, encode_parts, encode_step
 from streams.stages.rows import require_spec
-from streams.stages.shape_parts import SHAPES_KEY, cut, encode_shapes
 from streams.times import DAY
 
 #: Messages taken at once.

@@ -8,7 +8,7 @@ import numpy as np
 
 from monitoring.live_quality import DAY_MS, DayQuality
 from streams.contract.codecs import encode
-from streams.stages.judged_days import PATIENCE, JudgedDays
+from streams.stages.observing.days import PATIENCE, JudgedDays
 from streams.times import DAY, HOUR
 from tests.streams.made_up import START
 

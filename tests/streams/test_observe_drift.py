@@ -12,8 +12,8 @@ from monitoring.shapes import BINS, SCORE_BINS, Shape, shape_of
 from streams.contract.codecs import encode
 from streams.feature_settings import feature_spec
 from streams.settings import Settings
-from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated, filling
-from streams.stages.shape_parts import ShapesTold, pack
+from streams.stages.observing.drift import HOUR_BUCKETS, DriftState, Evaluated, filling
+from streams.stages.observing.shapes import ShapesTold, pack
 from streams.times import HOUR
 from tests.streams.made_up import START
 

@@ -19,8 +19,8 @@ from monitoring.funnel import Progress
 from monitoring.shapes import Shape
 from monitoring.tallies import Tally, add
 from streams.stages.alignment import NEVER
-from streams.stages.seen_rows import Packed, SeenRows
-from streams.stages.shape_parts import PackedShape, add_packed, pack, unpack
+from streams.stages.observing.seen import Packed, SeenRows
+from streams.stages.observing.shapes import PackedShape, add_packed, pack, unpack
 from streams.times import DAY, HOUR, MINUTE
 
 MINUTES, HOURS = "minutes", "hours"
@@ -113,7 +113,7 @@ class ObserveStep(msgspec.Struct, array_like=True):
     """What was read and told, as the changelog keeps it.
 
     Args:
-        seen: offsets of the rows of each score partition (`seen_rows.py`).
+        seen: offsets of the rows of each score partition (`seen.py`).
         waiting: None for alerts for which nothing waits any more.
         told, shapes_told: what the merge has been told.
         gone: by kind, slots that start before this are no longer kept.
