@@ -24,13 +24,7 @@ from streams.stages.observing.merge_core import MergeCore
 from streams.stages.observing.merge_state import MergeState, MergeStep
 from streams.stages.observing.merge_state import encode_step as encode_merge_step
 from streams.stages.observing.shapes import decode_shapes, encode_shapes
-from streams.stages.observing.state import (
-    ObserveState,
-    ObserveStep,
-    decode_parts,
-    encode_parts,
-    encode_step,
-)
+from streams.stages.observing.state import ObserveState, ObserveStep, decode_parts, encode_parts, encode_step
 
 BEGIN = 1_700_000_000_000
 PARTITIONS = 4

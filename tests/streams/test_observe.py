@@ -21,8 +21,9 @@ from streams.stages.observing.gate_figures import MARK
 from streams.stages.observing.merge_core import MergeCore
 from streams.stages.observing.merge_state import BY_NAME, MOST_JUDGED, MergeState, MergeStep
 from streams.stages.observing.merge_state import encode_step as encode_merge_step
+from streams.stages.observing.reading import HOURS, MINUTES
 from streams.stages.observing.shapes import PackedShape, ShapesTold, add_up, pack, unpack
-from streams.stages.observing.state import HOURS, MINUTES, ObserveState, ObserveStep, Part, encode_step
+from streams.stages.observing.state import ObserveState, ObserveStep, Part, encode_step
 from streams.stages.observing.verdicts import Judged, keep
 from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START

@@ -32,19 +32,9 @@ from streams.contract.records import Feedback
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns, concat
 from streams.stages.observing.gate_figures import count_pairs, seconds
-from streams.stages.observing.seen import join
+from streams.stages.observing.reading import HOURS, MINUTES, SLOT_MS
 from streams.stages.observing.shapes import PackedShape, ShapesTold, add_up, pack
-from streams.stages.observing.state import (
-    HOURS,
-    MINUTES,
-    MOST_ACTIONS,
-    SLOT_MS,
-    Held,
-    ObserveState,
-    ObserveStep,
-    Part,
-    Waiting,
-)
+from streams.stages.observing.state import MOST_ACTIONS, Held, ObserveState, ObserveStep, Part, Waiting
 from streams.times import HOUR
 
 Ints = npt.NDArray[np.int64]
@@ -358,10 +348,7 @@ def _commit(state: ObserveState, step: ObserveStep, change: ObserveStep) -> None
 
 def merge_steps(step: ObserveStep, change: ObserveStep) -> None:
     """Append what came after."""
-    step.positions.update(change.positions)
-    for partition, watermark in change.watermarks.items():
-        step.watermarks[partition] = max(watermark, step.watermarks.get(partition, watermark))
-    join(step.seen, change.seen)
+    step.follow(change)
     for kind, slots in change.tallies.items():
         held = step.tallies.setdefault(kind, {})
         for slot, tally in slots.items():

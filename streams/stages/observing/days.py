@@ -17,7 +17,7 @@ from monitoring.limits import QUIET_DAYS
 from monitoring.live_quality import DAY_MS, DAYS, DayQuality, by_role
 from monitoring.tallies import Tally, add, total
 from streams.stages.alignment import NEVER
-from streams.stages.observing.state import reached
+from streams.stages.observing.reading import reached
 
 #: A partition of labels is waited for until another one has decided so much more, in event time.
 PATIENCE = DAY_MS

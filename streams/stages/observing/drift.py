@@ -30,8 +30,9 @@ from monitoring.drift_watch import (
 from monitoring.live_quality import role_of
 from monitoring.shapes import SCORE_BINS, Ints, Shape
 from streams.stages.alignment import FOREVER, NEVER
+from streams.stages.observing.reading import reached
 from streams.stages.observing.shapes import PackedShape, ShapesTold, add_scores, add_up, pack, unpack
-from streams.stages.observing.state import PATIENCE, reached
+from streams.stages.observing.state import PATIENCE
 from streams.times import DAY, HOUR
 
 #: Pieces that the hours are dumped in; a piece has four or five of the hours kept.

@@ -22,15 +22,13 @@ from streams.stages.observing.gates import GateWatch
 from streams.stages.observing.gauges import MergeGauges
 from streams.stages.observing.merge_core import MergeCore
 from streams.stages.observing.merge_state import MergeState, MergeStep, encode_step
+from streams.stages.observing.reading import Unsaved
 from streams.stages.observing.shapes import SHAPES_KEY, decode_shapes
 from streams.stages.observing.state import decode_parts
 from streams.stages.rows import require_spec
 
-#: Between two saves, at least, and between two records of a window.
-SAVE_SECONDS = 1.0
-#: Batches, and bytes of messages, that force a save: what is saved at once is one record of the changelog.
-MOST_UNSAVED = 64
-SAVE_BYTES = 1024 * 1024
+#: Between two records of a window, at least.
+PUBLISH_SECONDS = 1.0
 #: Between two settings of the gauges.
 SHOW_SECONDS = 2.0
 #: Records published at once.
@@ -48,9 +46,8 @@ class MergeWork:
         self._core = MergeCore()
         self._gauges = MergeGauges(context.metrics)
         self._step = MergeStep()
-        self._unsaved: list[RecordBatch] = []
-        self._unsaved_bytes = 0
-        self._saved_at = self._published_at = self._shown_at = context.clock()
+        self._unsaved = Unsaved(context.clock)
+        self._published_at = self._shown_at = context.clock()
         self.state = MergeState(
             context.partitions,
             DriftState(context.spec.names, filling(context.spec), partitions=context.partitions),
@@ -90,14 +87,13 @@ class MergeWork:
             for record in batch.records:
                 if record.offset >= applied:
                     self._take(source, record.key or b"", record.value or b"")
-                    self._unsaved_bytes += len(record.value or b"")
-                    if self._unsaved_bytes >= SAVE_BYTES:
+                    self._unsaved.read([record.value])
+                    if self._unsaved.full:
                         self._move(source, record.offset + 1)
                         yield from self._save()
             if batch.next_offset > applied:
                 self._move(source, batch.next_offset)
-            batch.release()
-            self._unsaved.append(batch)
+            self._unsaved.add(batch)
         yield from self._go_on()
 
     def _move(self, source: str, offset: int) -> None:
@@ -117,9 +113,9 @@ class MergeWork:
 
     def _go_on(self) -> Iterator[Step]:
         now = self._context.clock()
-        if self._unsaved and (now - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED):
+        if self._unsaved.due:
             yield from self._save()
-        if self.state.due and now - self._published_at >= SAVE_SECONDS:
+        if self.state.due and now - self._published_at >= PUBLISH_SECONDS:
             self._published_at = now
             # A record of the changelog holds all that is in the state by then.
             if self._unsaved:
@@ -137,8 +133,7 @@ class MergeWork:
         """Keep what has been read, then evaluate the hours and days that are over."""
         self._core.age(self.state, self._step)
         step, self._step = self._step, MergeStep()
-        saved, self._unsaved, self._unsaved_bytes = self._unsaved, [], 0
-        self._saved_at = self._context.clock()
+        saved = self._unsaved.hand_out()
         yield Step((), encode_step(step))
         for batch in saved:
             batch.finish()

@@ -37,9 +37,9 @@ from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
 from streams.stages.observing.core import MOST_AMOUNT, arms, by_model, roles, slot_times
 from streams.stages.observing.merge_state import BY_NAME, Due, MergeState, MergeStep
-from streams.stages.observing.seen import join
+from streams.stages.observing.reading import HOURS, SLOT_MS
 from streams.stages.observing.shapes import ShapesTold
-from streams.stages.observing.state import HOURS, SLOT_MS, Part
+from streams.stages.observing.state import Part
 from streams.stages.observing.verdicts import keep, recall
 
 Bools = npt.NDArray[np.bool_]
@@ -304,15 +304,13 @@ def _commit(state: MergeState, step: MergeStep, change: MergeStep) -> None:
 
 def merge_steps(step: MergeStep, change: MergeStep) -> None:
     """Append what was read after."""
-    step.positions.update(change.positions)
-    step.watermarks.update(change.watermarks)
+    step.follow(change)
     step.parts += change.parts
     for tallies, more in ((step.tallies, change.tallies), (step.outcomes, change.outcomes)):
         for slot, tally in more.items():
             add(tallies.setdefault(slot, {}), tally)
     step.due |= change.due
     step.scores += change.scores
-    join(step.seen, change.seen)
     step.judged += change.judged
     step.shapes += change.shapes
     step.decided.update(change.decided)

@@ -32,18 +32,10 @@ from streams.stages.observing.gate_figures import (
     evidence,
     output_figures,
 )
-from streams.stages.observing.seen import Packed, SeenRows
+from streams.stages.observing.reading import HOURS, MINUTES, SLOT_MS, ReadState, ReadStep
+from streams.stages.observing.seen import Packed
 from streams.stages.observing.shapes import ShapesTold
-from streams.stages.observing.state import (
-    AFTER_MATURITY,
-    HOURS,
-    MINUTES,
-    MINUTES_KEPT,
-    SLOT_MS,
-    Part,
-    oldest_slot,
-    reached,
-)
+from streams.stages.observing.state import Part
 from streams.stages.observing.verdicts import Judged
 from streams.times import DAY, HOUR, MINUTE
 
@@ -65,15 +57,16 @@ _HEAD, _DECISIONS, _GATES, _DRIFT, _FIRST_HOURS = range(_BUCKETS, _BUCKETS + 5)
 Due = tuple[str, int]
 
 
-class MergeStep(msgspec.Struct, array_like=True):
+class MergeStep(ReadStep, msgspec.Struct, array_like=True):
     """What was read and published, as the changelog keeps it.
+
+    Watermarks are by partition of cards; outcomes that have been seen by label and score partition.
 
     Args:
         tallies: of outcomes, by hour.
         outcomes: the same, by day.
         due: windows that have changed.
         scores: outcomes to be counted by model, as columns (`MergeState.count_scores`).
-        seen: offsets of outcomes, by label and score partition (`seen.py`).
         published: windows that have been published as they are.
         evaluated, days: what the evaluation of hours and of days has decided.
         decided: up to when a label partition has decided what matures.
@@ -81,14 +74,11 @@ class MergeStep(msgspec.Struct, array_like=True):
         judged_gone: verdicts on these transactions are no longer kept.
     """
 
-    positions: dict[str, int] = {}
-    watermarks: dict[int, int] = {}
     parts: list[Part] = []
     tallies: dict[int, Tally] = {}
     outcomes: dict[int, Tally] = {}
     due: set[Due] = set()
     scores: list[bytes] = []
-    seen: dict[str, Packed] = {}
     judged: list[tuple[int, Judged]] = []
     published: list[Due] = []
     shapes: list[ShapesTold] = []
@@ -119,7 +109,7 @@ class _Head(msgspec.Struct, array_like=True):
     days: bytes
 
 
-class MergeState:
+class MergeState(ReadState):
     """The state of the merge; a `PartitionState`.
 
     Memory: of each partition its tallies, 48 hours of minutes, `maturity` and two days of hours, 1 to 2 KB a
@@ -135,14 +125,10 @@ class MergeState:
     buckets = _FIRST_HOURS + HOUR_BUCKETS
 
     def __init__(self, partitions: int, drift: DriftState | None = None, maturity: int = 7 * DAY) -> None:
+        super().__init__(partitions, maturity)
         self.drift = drift or DriftState(())
         self.days = JudgedDays(maturity, partitions)
         self.decisions = DecisionQuality()
-        self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}
-        #: the next offset of each input
-        self.positions: dict[str, int] = {}
-        #: by partition of cards
-        self.watermarks = dict.fromkeys(range(partitions), NEVER)
         #: by kind, slot and partition: position and tally
         self.parts: dict[str, dict[int, dict[int, tuple[int, Tally]]]] = {kind: {} for kind in WINDOWS}
         #: by kind and slot, the sums of its parts as far as they have been asked for
@@ -156,16 +142,6 @@ class MergeState:
         self._changed: set[int] = set()
         #: windows that have changed since they were published
         self.due: set[Due] = set()
-        self.seen = SeenRows()
-
-    @property
-    def reached(self) -> int:
-        """Event time up to which windows are over."""
-        return reached(self.watermarks)
-
-    def oldest(self, kind: str) -> int:
-        """Start of the oldest slot of that kind that is kept."""
-        return oldest_slot(self.watermarks, kind, self.kept[kind])
 
     def tally(self, window: Window, kind: str, end: int) -> Tally:
         """What all partitions say of the window that ends at `end`."""
@@ -213,9 +189,7 @@ class MergeState:
 
     def take(self, step: MergeStep) -> None:
         """Go on to where the step has led."""
-        self.positions.update(step.positions)
-        for partition, watermark in step.watermarks.items():
-            self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
+        self.read(step)
         for part in step.parts:
             self.parts[part.kind].setdefault(part.slot, {})[part.partition] = part.position, part.tally
             self._touched(part.kind, part.slot)
@@ -236,7 +210,6 @@ class MergeState:
             self.days.decide(label_partition, until)
         for judged_day in step.days:
             self.days.go_on(judged_day)
-        self.seen.take(step.seen)
         for transaction, judged in step.judged:
             self.judged[transaction] = judged
         self.due.difference_update(step.published)

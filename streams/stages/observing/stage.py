@@ -32,6 +32,7 @@ from streams.stages.loop import StageLoop, Step
 from streams.stages.observing.core import ObserveCore
 from streams.stages.observing.gates import GateWatch
 from streams.stages.observing.merge import MergeWork
+from streams.stages.observing.reading import Unsaved
 from streams.stages.observing.shapes import SHAPES_KEY, cut, encode_shapes
 from streams.stages.observing.state import ObserveState, ObserveStep, encode_parts, encode_step
 from streams.stages.rows import require_spec
@@ -39,12 +40,7 @@ from streams.times import DAY
 
 #: Messages taken at once.
 MOST_MESSAGES = 1024
-#: Between two saves, and two parts of a slot; when they are sent does not change what they say in the end.
-SAVE_SECONDS = 1.0
-#: Batches, and bytes of messages, that force a save: what is saved at once is one record of the changelog.
-MOST_UNSAVED = 64
-SAVE_BYTES = 1024 * 1024
-#: So does event time: in a replay no partition runs far ahead of the others.
+#: Event time that forces a save: in a replay no partition runs far ahead of the others.
 SAVE_EVENT_TIME = DAY
 #: Parts in a message: a part has up to 4 KB.
 _PARTS_IN_MESSAGE = 128
@@ -59,13 +55,11 @@ class ObserveWork:
         self._changelog = changelog
         self._core = ObserveCore()
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
-        self._saved_at = context.clock()
         self.state = ObserveState(context.partitions, context.settings.labels.maturity)
         #: what has come since the last save
         self._step = ObserveStep()
         self._uncounted: list[Columns] = []
-        self._unsaved: list[RecordBatch] = []
-        self._unsaved_bytes = 0
+        self._unsaved = Unsaved(context.clock)
         #: the last hour of which the merge has been told the shape
         self._shapes_told = NEVER
         #: event time of the last save
@@ -91,23 +85,20 @@ class ObserveWork:
 
     def tick(self) -> Iterator[Step]:
         """Save what waits for it, if it is time."""
-        if self._unsaved and self._context.clock() - self._saved_at >= SAVE_SECONDS:
+        if self._unsaved.due:
             yield from self._save()
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Scored rows and feedback in the order in which they came."""
-        began = self._context.clock()
         for batch in batches:
             if batch.topic == self._context.name("scored"):
                 yield from self._scored(batch)
             else:
                 self._feedback(batch)
-            batch.release()
-            self._unsaved.append(batch)
+            self._unsaved.add(batch)
             if self._full:
                 yield from self._save()
-        if began - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED:
-            yield from self._save()
+        yield from self.tick()
 
     def _scored(self, batch: RecordBatch) -> Iterator[Step]:
         applied = self.state.positions.get("scored", 0)
@@ -118,7 +109,7 @@ class ObserveWork:
                 require_spec(rows, self._context.spec.digest)
                 fresh = self._core.scored(self.state, self._step, rows)
                 self._uncounted.append(fresh)
-                self._unsaved_bytes += len(value)
+                self._unsaved.read([value])
                 if self._full:
                     self._core.move(self.state, self._step, "scored", record.offset + 1)
                     yield from self._save()
@@ -132,14 +123,12 @@ class ObserveWork:
         self._core.feedback(self.state, self._step, items)
         self._core.move(self.state, self._step, "feedback", batch.next_offset)
         self._actions += [item.action for item in items]
-        self._unsaved_bytes += sum(len(record.value or b"") for record in records)
+        self._unsaved.read(record.value for record in records)
 
     @property
     def _full(self) -> bool:
         """Whether as much has been read as is saved at once."""
-        return (
-            self._unsaved_bytes >= SAVE_BYTES or self.state.watermark - self._saved_until >= SAVE_EVENT_TIME
-        )
+        return self._unsaved.full or self.state.watermark - self._saved_until >= SAVE_EVENT_TIME
 
     def _save(self) -> Iterator[Step]:
         """Send what has changed, then keep what has."""
@@ -148,9 +137,8 @@ class ObserveWork:
         outputs = [*self._shapes(), *self._parts()]
         self._core.age(self.state, self._step)
         step, self._step = self._step, ObserveStep()
-        saved, self._unsaved, self._unsaved_bytes = self._unsaved, [], 0
+        saved, self._saved_until = self._unsaved.hand_out(), self.state.watermark
         actions, self._actions = self._actions, []
-        self._saved_until, self._saved_at = self.state.watermark, self._context.clock()
         yield Step(outputs, encode_step(step))
         for action in actions:
             self._context.metrics.alert_funnel.add(1, action)
