@@ -263,8 +263,9 @@ def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
     hours = _tallies(rows.take(by_hour), SLOT_MS[HOURS]) if by_hour.any() else {}
     for slot, tally in minutes.items():
         add(hours.setdefault(slot - slot % SLOT_MS[HOURS], {}), tally)
-    in_hour = rows.take((counts & IN_HOUR) > 0)
-    for hour, tally in count_pairs(in_hour, slot_times(in_hour)).items():
+    in_hour = (counts & IN_HOUR) > 0
+    counted = rows if in_hour.all() else rows.take(in_hour)
+    for hour, tally in count_pairs(counted, slot_times(counted)).items():
         add(hours.setdefault(hour, {}), tally)
     return {MINUTES: minutes, HOURS: hours}
 

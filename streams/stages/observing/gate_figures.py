@@ -94,7 +94,8 @@ def count_pairs(rows: Columns, times: Ints) -> dict[int, Tally]:
         for name, values in side_by_side(
             rows.floats("shadows")[:, column], champion, threshold, both
         ).items():
-            for tally, count in zip(found.values(), np.bincount(place, values).tolist(), strict=True):
+            sums = [values.sum()] if len(hours) == 1 else np.bincount(place, values)
+            for tally, count in zip(found.values(), sums, strict=True):
                 if count:
                     tally[f"{name}{MARK}{pair}"] = int(count)
     return found
