@@ -10,12 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from monitoring.live_quality import role_of
 from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.codecs import encode
 from streams.contract.records import Feedback
 from streams.stages.columns import Columns, ColumnsError
-from streams.stages.observing.core import ObserveCore, by_role, shapes
+from streams.stages.observing.core import ObserveCore, by_model, by_role, shapes
 from streams.stages.observing.drift import DriftState
 from streams.stages.observing.gate_figures import MARK
 from streams.stages.observing.merge_core import MergeCore
@@ -295,6 +296,20 @@ def test_state_is_bounded_and_no_odd_stamp_keeps_it() -> None:
     assert 24 * 3 <= len(state.tallies[HOURS]) <= 24 * 3 + 2
     assert min(alert.time for alert in state.alerts.values()) >= START + 6 * DAY
     assert "nothing" not in state.waiting
+
+
+def test_scores_of_rules_that_stand_in_have_a_name_of_their_own() -> None:
+    """Before a model has learned, and while the champion fails; its role is the same."""
+    rows = made_up(3, 9, hours=1)
+    for models, stood_in, expected in (
+        (MODELS, False, {"champion:a", "shadow:b"}),
+        (MODELS, True, {"champion:a/0", "shadow:b"}),
+        ([["champion", "a", 0], ["shadow", "b", 0]], False, {"champion:a/0", "shadow:b/0"}),
+    ):
+        rows.meta |= {"models": models, "stood_in": stood_in}
+        assert by_model(rows).keys() == expected
+        assert {role_of(model) for model in expected} == {"champion", "shadow:b"}
+    assert by_model(Columns({"watermark": 1})) == {}
 
 
 def test_rows_without_scores_give_nothing() -> None:

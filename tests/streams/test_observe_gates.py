@@ -187,6 +187,17 @@ def test_rows_without_a_score_are_failures_and_uncovered() -> None:
     assert (evidence.outcomes, evidence.coverage) == (750, 0.5)
 
 
+def test_a_model_that_has_not_learned_yet_is_judged_by_its_rules() -> None:
+    """Scored rows and outcomes of version 0 are those of the pair."""
+    made = Observed()
+    for day in range(3):
+        part = rows(500, day)
+        part.meta["models"] = [[role, name, 0] for role, name, _ in MODELS]
+        made.scored(part)
+        made.outcomes(part)
+    assert (made.evidence().candidate.rows, made.evidence().outcomes) == (1500, 1000)
+
+
 def test_an_outcome_that_is_taken_back_counts_no_more() -> None:
     """A verdict on an alert that is revised is one outcome, with the last verdict."""
     made, part = Observed(), rows(2, 0)

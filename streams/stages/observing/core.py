@@ -82,13 +82,15 @@ def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
 
     `STAND_IN` is at the end where rules stood in, before the model had learned or because it failed.
     """
+    if not len(rows):
+        return {}
     models = msgspec.convert(rows.meta.get("models", []), list[tuple[str, str, int]])
-    scores = [rows.floats("champion"), *rows.floats("shadows").T] if models else []
-    stood_in = [bool(rows.meta.get("stood_in")), *(False for _ in models[1:])]
-    return {
-        f"{role}:{name}{STAND_IN if absent or not version else ''}": each
-        for (role, name, version), each, absent in zip(models, scores, stood_in, strict=True)
-    }
+    scores = [rows.floats("champion"), *rows.floats("shadows").T][: len(models)]
+    found = {}
+    for (role, name, version), each in zip(models, scores, strict=True):
+        stood_in = not version or (role == "champion" and rows.meta.get("stood_in"))
+        found[f"{role}:{name}{STAND_IN if stood_in else ''}"] = each
+    return found
 
 
 def arms(rows: Columns) -> dict[str, tuple[str, Bools]]:
