@@ -17,19 +17,13 @@ from models.spec import FeatureSpec
 from streams.contract.codecs import encode
 from streams.stages import columns
 from streams.stages.columns import Columns
-from streams.stages.drift_state import DriftState, filling
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_state import MergeState, MergeStep
-from streams.stages.merge_state import encode_step as encode_merge_step
-from streams.stages.observe_core import ObserveCore
-from streams.stages.observe_state import (
-    ObserveState,
-    ObserveStep,
-    decode_parts,
-    encode_parts,
-    encode_step,
-)
-from streams.stages.shape_parts import decode_shapes, encode_shapes
+from streams.stages.observing.core import ObserveCore
+from streams.stages.observing.drift import DriftState, filling
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import MergeState, MergeStep
+from streams.stages.observing.merge_state import encode_step as encode_merge_step
+from streams.stages.observing.shapes import decode_shapes, encode_shapes
+from streams.stages.observing.state import ObserveState, ObserveStep, decode_parts, encode_parts, encode_step
 
 BEGIN = 1_700_000_000_000
 PARTITIONS = 4

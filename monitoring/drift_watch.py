@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from monitoring.drift import ks, psi
 from monitoring.limits import limit
+from monitoring.live_quality import STAND_IN
 from monitoring.shapes import (
     BINS,
     DECADE,
@@ -45,6 +46,8 @@ NOTABLE = 0.02
 _STRANGE, _STRANGE_ROWS = 0.05, 10
 #: A distance below this many times the limit ends an alarm.
 _RELEASE = 0.5
+#: The largest divergence there is.
+_MOST = 1.0
 #: A change of unit explains this much of the distance, at least.
 _EXPLAINED = 0.75
 _CENTRES = np.sinh((np.arange(BINS) - ZERO) * (np.log(10) / DECADE)) * NEAR_ZERO
@@ -141,9 +144,10 @@ def _in_groups(labels: Ints, counts: Ints, features: int) -> Ints:
 
 
 def champion_of(shape: Shape) -> str:
-    """The one champion of a time; empty if there were several or none."""
-    names = [role.partition(":")[2] for role in shape.scores if role.startswith("champion:")]
-    return names[0] if len(names) == 1 else ""
+    """The one champion of a time, also while rules stood in for it; empty if there were several or none."""
+    models = [role.partition(":")[2] for role in shape.scores if role.startswith("champion:")]
+    names = {model.removesuffix(STAND_IN) for model in models}
+    return names.pop() if len(names) == 1 else ""
 
 
 def build_reference(features: tuple[str, ...], start: int, end: int, hours: Sequence[Shape]) -> Reference:
@@ -152,7 +156,7 @@ def build_reference(features: tuple[str, ...], start: int, end: int, hours: Sequ
     for each in hours:
         whole.merge(each)
     reference = Reference(champion_of(hours[0]), start, end, features, whole)
-    roles = sorted(role for role in whole.scores if all(role in each.scores for each in hours))
+    roles = sorted(role for role in whole.scores if _learned(role) and _in_all(role, hours))
     figures = (3 * len(features) + len(roles)) * len(WINDOWS)
     # Bins without rows in any hour say nothing here.
     by_feature = [
@@ -168,15 +172,47 @@ def build_reference(features: tuple[str, ...], start: int, end: int, hours: Sequ
             getattr(reference, name)[window] = [
                 max(_STRANGE, limit(_daily(each, length, shares), figures)) for each in by_feature
             ]
-        reference.score_limits[window] = {
-            role: limit(_daily(_in_score_groups(whole, hours, role), length, _divergences), figures)
-            for role in roles
-        }
-    return reference
+        reference.score_limits[window] = {}
+    return with_scores(reference, roles, hours)
 
 
-def _in_score_groups(whole: Shape, hours: Sequence[Shape], role: str) -> Ints:
-    return np.array(grouped(whole.scores[role], *(each.scores[role] for each in hours))[1:])
+def lacking(reference: Reference, recent: Shape) -> list[str]:
+    """The models that have scored and have no reference that says anything.
+
+    They began to score after it was made; or were still learning so much in their week that their days differ
+    more than two distributions can.
+    """
+    limits = reference.score_limits["24h"]
+    return sorted(role for role in recent.scores if _learned(role) and limits.get(role, math.inf) >= _MOST)
+
+
+def with_scores(reference: Reference, roles: Sequence[str], hours: Sequence[Shape]) -> Reference:
+    """The reference with the scores of these hours, and their limits, for models that scored in all of them.
+
+    Rules that stand in for a model have none: the model that takes over from them is another one.
+    """
+    scores, limits = dict(reference.shape.scores), reference.score_limits
+    figures = (3 * len(reference.features) + len(limits["24h"]) + len(roles)) * len(WINDOWS)
+    added: dict[str, dict[str, float]] = {window: {} for window in WINDOWS}
+    for role in roles:
+        by_hour = [each.scores[role] for each in hours]
+        scores[role] = np.sum(by_hour, axis=0)
+        groups = np.array(grouped(scores[role], *by_hour)[1:])
+        for window, length in WINDOWS.items():
+            added[window][role] = limit(_daily(groups, length, _divergences), figures)
+    return replace(
+        reference,
+        shape=Shape(reference.shape.features, scores),
+        score_limits={window: limits[window] | added[window] for window in WINDOWS},
+    )
+
+
+def _learned(role: str) -> bool:
+    return not role.endswith(STAND_IN)
+
+
+def _in_all(role: str, hours: Sequence[Shape]) -> bool:
+    return all(role in each.scores for each in hours)
 
 
 def _daily(hours: Ints, length: int, figure: Callable[[Ints, Ints], Floats]) -> list[float]:

@@ -7,7 +7,7 @@ a whole number: what came in does not depend on its order, and an outcome can be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -18,6 +18,8 @@ LOGIT_RANGE = 14.0
 DAY_MS = 86_400_000
 #: Days that a figure looks back over.
 DAYS = 28
+#: Ends the name of a model whose scores are those of rules that stood in for it.
+STAND_IN = "/0"
 #: Scores are summed in millionths.
 _UNIT = 1_000_000
 
@@ -127,6 +129,11 @@ class CardDay:
             self.cards = dict(best[: self._capacity])
             self._floor = best[self._capacity - 1][1][0]
 
+    def merge(self, other: CardDay) -> None:
+        for number, (value, caught) in other.cards.items():
+            highest, frauds = self.cards.get(number, (-np.inf, 0))
+            self.cards[number] = (max(highest, value), frauds + caught)
+
     def precision(self, k: int) -> float:
         """Share of the k most suspect cards with a fraud; the divisor is always k."""
         best = sorted(self.cards.items(), key=lambda item: (-item[1][0], item[0]))[:k]
@@ -134,7 +141,7 @@ class CardDay:
 
 
 class DayQuality:
-    """One role's scores on the outcomes of one day."""
+    """One model's scores on the outcomes of one day."""
 
     def __init__(self) -> None:
         self.scores = ScoreSketch()
@@ -144,6 +151,31 @@ class DayQuality:
         """Takes outcomes, or takes them back: card hash, fraud, and the score given then."""
         self.scores.update(truth, score, sign)
         self.cards.update(card, truth, score, sign)
+
+    def merge(self, other: DayQuality) -> None:
+        self.scores.merge(other.scores)
+        self.cards.merge(other.cards)
+
+
+def by_role(models: Mapping[str, DayQuality]) -> dict[str, DayQuality]:
+    """One day's scores by role, whichever models have had it; of models named `ROLE:NAME`."""
+    found: dict[str, list[DayQuality]] = {}
+    for model, quality in models.items():
+        found.setdefault(role_of(model), []).append(quality)
+    roles = {}
+    for role, each in found.items():
+        if len(each) == 1:
+            roles[role] = each[0]
+        else:
+            roles[role] = DayQuality()
+            for quality in each:
+                roles[role].merge(quality)
+    return roles
+
+
+def role_of(model: str) -> str:
+    """The role of a model named `ROLE:NAME`; every shadow has one of its own, rules in its place or not."""
+    return model.removesuffix(STAND_IN) if model.startswith("shadow:") else model.partition(":")[0]
 
 
 def merged(days: Iterable[DayQuality]) -> ScoreSketch:

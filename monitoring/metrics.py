@@ -282,12 +282,12 @@ METRICS: tuple[Definition, ...] = (
         "falling: a source has stopped.",
         labels=("source",)),
     Definition("fraud_estimated_base_rate", "gauge", "ratio",
-        "An estimate before labels: share of frauds to be expected among the scores of the last 24 h, if "
-        "they mean what they meant for the outcomes of 28 days.",
+        "An estimate before labels: share of frauds to be expected among the scores that the model of this "
+        "role gave in it in the last 24 h, if they mean what its scores meant for the outcomes of 28 days.",
         "far from fraud_base_rate.",
         labels=("role",)),
     Definition("fraud_estimated_average_precision", "gauge", "ratio",
-        "An estimate before labels: average precision to be expected of the scores of the last 24 h.",
+        "An estimate before labels: average precision to be expected of the same scores.",
         "below fraud_average_precision.",
         labels=("role",)),
     Definition("fraud_alert_funnel_total", "counter", "actions",

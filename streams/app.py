@@ -31,11 +31,13 @@ from streams.kafka.outputs import Outputs
 from streams.keys import signing_key
 from streams.sections import Broker
 from streams.settings import Settings
-from streams.stages import card, label, learn, merge, observe, score
+from streams.stages import card, label, learn, score
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import build_learners
+from streams.stages.observing import stage as observe
+from streams.stages.observing.reading import MOST_UNSAVED
 from streams.stages.rows import LARGEST_MESSAGE
 
 STAGES = ("card", "score", "label", "learn", "observe")
@@ -154,7 +156,7 @@ def _batching(stage: str, settings: Settings) -> BatchingOptions:
             )
         case "observe":
             # Batches stay unfinished, without their records, until what they changed is saved.
-            most = 2 * max(observe.MOST_UNSAVED, merge.MOST_UNSAVED)
+            most = 2 * MOST_UNSAVED
             return BatchingOptions(
                 max_batch=256, max_in_flight=most, drain_timeout=0.2, fetch_max_wait_ms=100
             )

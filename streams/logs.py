@@ -27,6 +27,23 @@ LIBRARIES: Final = ("faust", "mode", "aiokafka", "kafka")
 
 #: What libraries warn of whenever a worker joins or leaves, as it should be.
 _ROUTINE = ("Heartbeat failed for group %s because it is rebalancing",)
+#: What libraries log as errors and get over by themselves: they connect, join or fetch again, or the process
+#: has stood still for a moment. What does not pass is told by other means: lag, stalls, a worker that ends.
+HEALING: Final = (
+    "Thread keepalive is not responding...",
+    "Error sending %s to node %s [%s] -- marking coordinator dead",
+    "Failed fetch messages from %s: %s",
+    "Failed fetch offsets from %s: %s",
+    "Group Coordinator Request failed: %s",
+    "Heartbeat send request failed: %s. Will retry.",
+    "Heartbeat session expired - marking coordinator dead",
+    "LeaveGroup request failed: %s",
+    "OffsetCommit failed before join, ignoring: %s",
+    "OffsetCommit failed for group %s due to group error (%s), will rejoin",
+    'Unable connect to "%s:%s": %s',
+    "Unable connect to node with id %s: %s",
+    "Unable to update metadata from %s",
+)
 _MOST_KINDS = 1_000
 
 
@@ -99,10 +116,23 @@ def readable(record: logging.LogRecord) -> bool:
     return not isinstance(error, FraudstreamError)
 
 
+def heals(record: logging.LogRecord) -> bool:
+    """Whether what was logged as an error passes by itself; mode puts the name of a service before it."""
+    return record.levelno == logging.ERROR and str(record.msg).endswith(HEALING)
+
+
+def soften(record: logging.LogRecord) -> bool:
+    """A filter that passes everything, and makes a warning of what heals by itself."""
+    if heals(record):
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+    return True
+
+
 def configure(level: Level) -> None:
     """Log to stderr from this level on; at `debug` nothing is left out."""
     logging.addLevelName(NOTICE, "NOTICE")
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(soften)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if level != "debug":
         handler.addFilter(readable)

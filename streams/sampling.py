@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from monitoring.metrics import LOG_LEVELS, LOG_SOURCES, Metrics
 from streams.kafka.batches import PartitionProgress
+from streams.logs import heals
 
 _TICK_SECONDS = 0.1
 #: By the first part of a logger's name.
@@ -114,13 +115,15 @@ class _Counting(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         source = _SOURCES.get(record.name.partition(".")[0], LOG_SOURCES[-1])
-        level = LOG_LEVELS[record.levelno >= logging.ERROR]
+        level = LOG_LEVELS[record.levelno >= logging.ERROR and not heals(record)]
         self._metrics.logged.add(1, source, level)
 
 
 @contextmanager
 def counted_logging(metrics: Metrics) -> Iterator[None]:
-    """Count warnings and errors, also those that are left out of the log because they repeat."""
+    """Count warnings and errors, also those that are left out of the log because they repeat; an error that
+    heals by itself is a warning.
+    """
     handler = _Counting(metrics)
     logging.getLogger().addHandler(handler)
     try:

@@ -224,6 +224,7 @@ class ScoreWork:
             self._deployment,
             self.waiting.newest,
             self.state.applied,
+            move=self.state.slots.move if self.state.slots else 0,
             # Rows that have waited for the label stage go on in step with it.
             everywhere=frontier < FOREVER,
         )

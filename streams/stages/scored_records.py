@@ -61,6 +61,7 @@ class ScoredRecords:
         newest: int,
         applied: Mapping[int, int],
         *,
+        move: int,
         everywhere: bool,
     ) -> list[Output]:
         """The rows just scored by `core`.
@@ -68,6 +69,7 @@ class ScoredRecords:
         Args:
             newest: the largest watermark among the rows that wait.
             applied: last offset of every card partition up to which all rows stand in earlier records.
+            move: number of the last move that is in use.
             everywhere: a record for every partition, with rows or without: they go on in step with this one.
         """
         # In small batches the time is all overhead.
@@ -75,7 +77,7 @@ class ScoredRecords:
         arrays = {name: rows.arrays[name] for name in _COLUMNS}
         kept = Columns(
             self._meta(deployment, newest)
-            | {"row_seconds": seconds, "stood_in": core.stood_in}
+            | {"row_seconds": seconds, "stood_in": core.stood_in, "move": move}
             | {"threshold": float(rows.floats("threshold")[-1])},
             arrays | {"exponent": exponents(rows.strings["currency"])},
             {name: rows.strings[name] for name in ("transaction_id", "card_id")},

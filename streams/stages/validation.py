@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from models.gates import NAN, Judgement, Limits, judge
 from models.snapshot import Snapshot
-from streams.stages.alignment import FOREVER
+from monitoring.live_quality import BINS, logit_bins
+from monitoring.tallies import Tally, add
 from streams.stages.columns import Columns
-from streams.stages.gate_core import Pair
+from streams.stages.observing.gate_figures import PairDay, commonest, evidence, output_figures, side_by_side
+from streams.times import DAY
 
 #: In smaller batches the time is all overhead.
 _ROWS_TIMED = 32
@@ -34,7 +36,9 @@ def validate(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Judgement:
     """What the gates say of a version on these outcomes; those of another feature spec are left out."""
-    pair = Pair()
+    tally: Tally = {}
+    shapes = np.zeros((2, BINS), dtype=np.int64)
+    days: dict[int, PairDay] = {}
     for rows in outcomes:
         if not len(rows) or rows.meta.get("spec") != snapshot.spec_digest:
             continue
@@ -42,9 +46,19 @@ def validate(
         began = clock()
         scores = _scores(snapshot, rows.floats("features"))
         spent = (clock() - began) / len(rows) if len(rows) >= _ROWS_TIMED else NAN
-        pair.scored(scores, champion, threshold, (spent, 0.0 if spent == spent else NAN))
-        pair.outcomes(rows.ints("event_time"), rows.bools("fraud"), scores, champion, threshold)
-    return judge(pair.evidence(FOREVER), limits)
+        took = np.tile([spent, 0.0], (len(rows), 1))
+        counted = side_by_side(scores, champion, threshold, took)
+        add(tally, {name: int(values.sum()) for name, values in counted.items()})
+        for shape, each in zip(shapes, (scores, champion), strict=True):
+            shape += np.bincount(logit_bins(each[np.isfinite(each)]), minlength=BINS)
+        day = rows.ints("event_time") // DAY
+        for number in np.unique(day).tolist():
+            chosen = day == number
+            days.setdefault(number, PairDay()).add(
+                rows.bools("fraud")[chosen], scores[chosen], champion[chosen], threshold
+            )
+    output = output_figures(tally, (commonest(shapes[0]), commonest(shapes[1])))
+    return judge(evidence(output, days.values()), limits)
 
 
 def _scores(snapshot: Snapshot, features: Floats) -> Floats:

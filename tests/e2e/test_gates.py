@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from models.scorers.rules import Rule, RulesScorer
 from models.snapshot import encode, make
 from streams.feature_settings import feature_spec
 from streams.settings import load
-from tests.e2e.harness import PARTITIONS, Deployment, json_bytes, until
+from tests.e2e.harness import PARTITIONS, Deployment, Worker, json_bytes, until
 from tests.e2e.stream import settings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(200)]
@@ -107,3 +109,34 @@ def test_a_canary_that_alerts_on_everything_is_ended(deployment: Deployment, tmp
     newest = [deployment.seen.scores[f"tx-{published + number}"][0] for number in range(500)]
     assert {record["arm"] for record in newest} == {"champion"}
     assert {record["model"]["name"] for record in newest} == {"rules"}
+
+
+def counted(workers: list[Worker]) -> float:
+    """Transactions of the last hour that the merge has put together, wherever it is."""
+    shown = [
+        re.findall(r'^fraud_window_transactions\{window="1h"\} (\S+)$', w.metrics(), re.M) for w in workers
+    ]
+    return max((float(value) for each in shown for value in each), default=0.0)
+
+
+def test_the_figures_of_two_workers_outlive_both(deployment: Deployment, tmp_path: Path) -> None:
+    """Each has read its partitions when it is killed; with less than the gates ask for after that, and enough
+    in all, the one that takes over ends the canary.
+    """
+    publish_bad(deployment, tmp_path / "settings.toml")
+    deployment.start(stages="card,score,label")
+    observers = [deployment.start(stages="observe") for _ in range(2)]
+    json.loads(deployment.command("models", "canary", "bad", "--percent", "20", "--json"))
+    wait_for_use(deployment, 1)
+    publish(deployment, 0, 1500)
+    until(lambda: counted(observers) == 1500, seconds=60, what="what both have read put together")
+    for worker in observers:
+        worker.kill()
+    assert [move["who"] for move in history(deployment)] == [getpass.getuser()]
+    deployment.start(stages="observe")
+    publish(deployment, 1500, 700)
+    until(lambda: history(deployment)[-1]["who"] == "gate", seconds=60, what="the gate's move")
+    last = history(deployment)[-1]
+    assert (last["kind"], last["model"], last["canary"]) == ("canary", "bad", "")
+    assert "alert_rate" in last["reason"]
+    assert 2000 <= last["evidence"]["rows"] <= 2200

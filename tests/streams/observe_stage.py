@@ -13,12 +13,12 @@ from streams.kafka.outputs import Output
 from streams.kafka.state_log import Message, PartitionState, Reader, marker
 from streams.settings import Settings
 from streams.stages.belonging import identity
-from streams.stages.columns import Columns
 from streams.stages.context import StageContext
-from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import Step
-from streams.stages.merge import MergeWork
-from streams.stages.observe import ObserveWork
+from streams.stages.observing.gates import GateWatch
+from streams.stages.observing.merge import MergeWork
+from streams.stages.observing.merge_state import MergeState
+from streams.stages.observing.stage import ObserveWork
 from tests.streams.sources import Source
 
 #: Messages in a batch.
@@ -32,11 +32,7 @@ class Died(Exception):
 class NoGates:
     """Judges nothing."""
 
-    def scored(self, rows: Columns) -> None: ...
-
-    def outcomes(self, rows: Columns) -> None: ...
-
-    def judge(self, watermark: int) -> list[Output]:
+    def judge(self, state: MergeState) -> list[Output]:
         return []
 
 
@@ -86,9 +82,9 @@ class Stage:
 
     def restart(self, number: int) -> None:
         """Another worker takes the partition over: it restores it, and reads on from where that is."""
-        gates = cast(GateWatch, NoGates())
-        work = self._parts[number] = ObserveWork(number, self.context, cast(Changelog, None), gates)
+        work = self._parts[number] = ObserveWork(number, self.context, cast(Changelog, None))
         self.logs[number].take_over(work.state)
+        self.logs[number].save(work.begin(), work.state)
         for topic in ("scored", "feedback"):
             self._read[topic, number] = work.state.positions.get(topic, 0)
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from streams.contract.records import Feedback
 from streams.stages.columns import Columns
-from streams.stages.observe_core import ObserveCore
-from streams.stages.observe_state import ObserveState, ObserveStep, encode_step
+from streams.stages.observing.core import ObserveCore
+from streams.stages.observing.state import ObserveState, ObserveStep, encode_step
 from streams.times import HOUR
 from tests.streams.made_up import START
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from monitoring.tallies import Tally, add
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_state import MergeState, MergeStep
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import MergeState, MergeStep
 from streams.times import HOUR, MINUTE
 from tests.streams.observed import PARTITIONS, made_up, outcomes
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import logging
 
+from aiokafka import client
+from aiokafka.consumer import fetcher, group_coordinator
+from mode import threads
+
 from streams.errors import FraudstreamError
-from streams.logs import Throttle, readable
+from streams.logs import HEALING, Throttle, readable, soften
 
 
 def record(name: str, template: str, *args: object, error: BaseException | None = None) -> logging.LogRecord:
@@ -79,3 +85,25 @@ def test_cancelled_tasks_of_libraries_say_nothing() -> None:
     """That Faust's agent was cancelled at the end is no news; a task of ours that was is."""
     assert not readable(record("faust.agents.actor", "Crashed", error=asyncio.CancelledError()))
     assert readable(record("streams.worker", "Crashed", error=asyncio.CancelledError()))
+
+
+def test_what_heals_by_itself_is_a_warning() -> None:
+    """A connection that is made again; an error that is none of those stays one, and everything is logged."""
+    name = "aiokafka.consumer.group_coordinator"
+    for template, level in ((HEALING[1], logging.WARNING), ("Heartbeat failed: %r", logging.ERROR)):
+        said = record(name, template, "x")
+        said.levelno, said.levelname = logging.ERROR, "ERROR"
+        assert soften(said)
+        assert (said.levelno, said.levelname) == (level, logging.getLevelName(level))
+
+
+def test_what_heals_is_what_libraries_say() -> None:
+    """In the versions that are installed: one that is worded anew would be an error again."""
+    modules = (client, fetcher, group_coordinator, threads)
+    said = {
+        node.value
+        for module in modules
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert set(HEALING) <= said

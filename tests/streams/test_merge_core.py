@@ -8,16 +8,24 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+import pytest
 
 from monitoring.tallies import Tally, add
 from streams.contract.codecs import encode
+from streams.contract.records import Feedback
 from streams.stages.columns import Columns
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_state import BY_NAME, MergeState, MergeStep, encode_step
-from streams.stages.observe_state import HOURS, ObserveState, ObserveStep, Part
+from streams.stages.observing.core import shapes
+from streams.stages.observing.drift import DriftState
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import BY_NAME, MOST_JUDGED, MergeState, MergeStep, encode_step
+from streams.stages.observing.reading import HOURS
+from streams.stages.observing.shapes import PackedShape, ShapesTold, add_up
+from streams.stages.observing.state import ObserveState, ObserveStep, Part
+from streams.stages.observing.state import encode_step as encode_observe_step
+from streams.stages.observing.verdicts import Judged, keep
 from streams.times import DAY, HOUR
 from tests.streams.made_up import START
-from tests.streams.observed import CORE, PARTITIONS, both, made_up, observe, outcomes
+from tests.streams.observed import CORE, MODELS, PARTITIONS, both, made_up, observe, outcomes, scored
 
 MERGE = MergeCore()
 
@@ -195,3 +203,132 @@ def test_a_label_partition_may_send_much_again() -> None:
     assert [len(offsets) // 8 for _, offsets in state.seen.dump().values()] == [
         len(others) - 4 * (len(others) // 5 + 1) if len(others) % 5 else len(others) // 5
     ]
+
+
+def begun(saved: ObserveState) -> ObserveState:
+    """Another worker has taken over what was kept, and has kept that it has."""
+    state = ObserveState(PARTITIONS)
+    for bucket in range(saved.buckets):
+        state.load(bucket, saved.dump(bucket))
+    state.apply(encode_observe_step(state.next_generation()))
+    return state
+
+
+def test_after_a_crash_newer_parts_count_and_older_ones_do_not() -> None:
+    """A worker has told of rows and dies before that is kept. The next one reads feedback first: in sum it
+    has read less, and knows more of the alert.
+    """
+    rows, kept = made_up(300, 5, hours=2), begun(ObserveState(PARTITIONS))
+    first, second = rows.take(np.arange(150)), rows.take(np.arange(150, 300))
+    row = int(np.flatnonzero(first.bools("alert") & (first.codes("status") == 0))[-1])
+    hour, transaction = (
+        int(first.ints("event_time")[row]) // HOUR * HOUR,
+        first.strings["transaction_id"][row],
+    )
+    acted = [Feedback("a", transaction, "c", each, "x", START + DAY) for each in ("shown", "confirmed")]
+    observe(kept, [scored(0, first, START)])
+    CORE.move(kept, ObserveStep(), "scored", 10)
+    before = CORE.parts(kept, ObserveStep(), 0)
+    died, restored = begun(kept), begun(kept)
+    died.generation = kept.generation
+    observe(died, [scored(0, second, START + HOUR), acted[0]])
+    CORE.move(died, ObserveStep(), "scored", 20)
+    unkept = CORE.parts(died, ObserveStep(), 0)
+    observe(restored, acted)
+    CORE.move(restored, ObserveStep(), "feedback", 2)
+    after = CORE.parts(restored, ObserveStep(), 0)
+    merge = MergeState(PARTITIONS)
+
+    def confirmed() -> int:
+        return merge.parts[HOURS][hour][0][1].get("confirmed", 0)
+
+    for parts, count in ((before, 0), (unkept, 0), (after, 1), (unkept, 1), (before, 1)):
+        MERGE.parts(merge, MergeStep(), parts)
+        assert confirmed() == count
+    observe(restored, [scored(0, second, START + HOUR)])
+    MERGE.parts(merge, MergeStep(), CORE.parts(restored, ObserveStep(), 0))
+    for kind, slots in restored.tallies.items():
+        assert {slot: parts[0][1] for slot, parts in merge.parts[kind].items()} == slots
+
+
+def test_a_verdict_that_is_taken_back_leaves_nothing() -> None:
+    """Of all that was counted for it: what is left is the verdict of another transaction, given once."""
+    rows = made_up(400, 22, hours=1)
+    rows.arrays["arm"] = np.arange(len(rows)) % 3 == 0
+    first, second = np.flatnonzero(rows.bools("alert"))[:2]
+    rows.meta |= {"move": 4, "stood_in": False}
+    straight, revised = MergeState(PARTITIONS), MergeState(PARTITIONS)
+
+    def judge(state: MergeState, row: int, *, fraud: bool) -> None:
+        told = outcomes(rows.take(np.array([row])), 0, np.array([fraud]), "analyst", HOUR)
+        told.meta["models"] = [["champion", "a", 1], ["canary", "b", 2]]
+        MERGE.outcomes(state, MergeStep(), told)
+
+    for fraud in (True, False, True, False):
+        judge(revised, first, fraud=fraud)
+    judge(straight, first, fraud=False)
+    for state in (straight, revised):
+        judge(state, second, fraud=True)
+    assert contents(revised) == contents(straight)
+    assert len(revised.judged) == 2
+
+
+def test_verdicts_are_kept_in_little_space() -> None:
+    """As many as there may be: no bucket of them is large, and each of them is all there again."""
+    row = outcomes(made_up(50, 23).take(np.array([0])), 0, np.ones(1, np.bool_), "chargeback", DAY)
+    state, kept = MergeState(PARTITIONS), keep(row, START)
+    state.judged = {
+        number: Judged((START + number).to_bytes(8, "little") + kept.numbers[8:], kept.lineup)
+        for number in range(MOST_JUDGED)
+    }
+    assert state.judged[7].time == START + 7
+    sizes = [len(state.dump(bucket)) for bucket in range(state.buckets)]
+    assert max(sizes) < 1024 * 1024
+    loaded = MergeState(PARTITIONS)
+    for bucket in range(state.buckets):
+        loaded.load(bucket, state.dump(bucket))
+    assert loaded.judged == state.judged
+    assert list(loaded.judged) == sorted(loaded.judged)
+
+
+def test_after_a_promotion_the_estimate_is_of_the_new_champion() -> None:
+    """By its own scores since then, and by what they meant when it was a shadow; none in the hour of the
+    promotion, when two models have decided.
+    """
+    before, after = made_up(6000, 30, hours=24), made_up(8000, 31, hours=48)
+    promoted = START + 36 * HOUR + HOUR // 2
+    after = after.take(after.ints("watermark") >= START + 24 * HOUR)
+    state = MergeState(PARTITIONS, DriftState(("x", "y")))
+    # A shadow whose scores are chances, beside a champion that has it all wrong.
+    good = np.random.default_rng(1).random(len(before))
+    fraud = np.random.default_rng(2).random(len(before)) < good
+    before.arrays |= {"champion": 1 - good, "shadows": good[:, None]}
+    before.arrays["alert"] = np.zeros(len(before), np.bool_)
+    for chosen in np.array_split(np.arange(len(before)), 3):
+        MERGE.outcomes(state, MergeStep(), outcomes(before.take(chosen), 0, fraud[chosen], "maturity", DAY))
+    # Few frauds since.
+    good = np.random.default_rng(3).random(len(after)) * 0.2
+    crowned = after.ints("watermark") >= promoted
+    after.arrays["counts"] = np.full(len(after), 7, np.uint8)
+    told: dict[int, list[PackedShape]] = {}
+    for rows, champion, shadow, models in (
+        (after.take(~crowned), 1 - good[~crowned], good[~crowned], MODELS),
+        (after.take(crowned), good[crowned], 1 - good[crowned], [["champion", "b", 2], ["shadow", "a", 1]]),
+    ):
+        rows.meta["models"] = models
+        rows.arrays |= {"champion": champion, "shadows": shadow[:, None]}
+        for hour, shape in shapes(rows).items():
+            told.setdefault(hour, []).append(shape)
+    found = {}
+    for hour, parts in sorted(told.items()):
+        MERGE.shapes(state, MergeStep(), ShapesTold(0, [(hour, add_up(parts))], hour))
+        assert len(list(MERGE.drift(state))) == 1
+        found[(hour - START) // HOUR] = MERGE.estimates(state)
+    assert {hour for hour, each in found.items() if "champion" not in each} == {36}
+    # The shadow knew; what the champion says means nothing but that every second one is a fraud.
+    assert found[35]["shadow:b"][0] == pytest.approx(0.1, abs=0.02)
+    assert found[35]["champion"][0] == pytest.approx(0.5, abs=0.02)
+    for hour in (37, 47):
+        assert found[hour]["champion"][0] == pytest.approx(0.1, abs=0.02)
+        assert found[hour]["shadow:a"][0] == pytest.approx(0.5, abs=0.02)
+        assert found[hour]["champion"][1] > 0.11

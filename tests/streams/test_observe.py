@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from monitoring.live_quality import role_of
 from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
 from streams.stages.columns import Columns, ColumnsError
-from streams.stages.observe_core import by_role
-from streams.stages.observe_state import HOURS, MINUTES, ObserveState, ObserveStep
-from streams.stages.shape_parts import pack, unpack
+from streams.stages.observing.core import by_model, by_role
+from streams.stages.observing.gate_figures import MARK
+from streams.stages.observing.reading import HOURS, MINUTES
+from streams.stages.observing.shapes import pack, unpack
+from streams.stages.observing.state import ObserveState, ObserveStep
 from streams.times import DAY, HOUR, MINUTE
 from tests.streams.made_up import START
 from tests.streams.observed import (
@@ -63,7 +66,11 @@ def test_rows_count_once_in_the_slot_of_their_event_time() -> None:
     hours: dict[int, Tally] = {}
     for slot, tally in expected.items():
         add(hours.setdefault(slot - slot % HOUR, {}), tally)
-    assert state.tallies[HOURS] == hours
+    counted_hours = {
+        slot: {name: value for name, value in tally.items() if MARK not in name}
+        for slot, tally in state.tallies[HOURS].items()
+    }
+    assert counted_hours == hours
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -209,6 +216,20 @@ def test_state_is_bounded_and_no_odd_stamp_keeps_it() -> None:
     assert 24 * 3 <= len(state.tallies[HOURS]) <= 24 * 3 + 2
     assert min(alert.time for alert in state.alerts.values()) >= START + 6 * DAY
     assert "nothing" not in state.waiting
+
+
+def test_scores_of_rules_that_stand_in_have_a_name_of_their_own() -> None:
+    """Before a model has learned, and while the champion fails; its role is the same."""
+    rows = made_up(3, 9, hours=1)
+    for models, stood_in, expected in (
+        (MODELS, False, {"champion:a", "shadow:b"}),
+        (MODELS, True, {"champion:a/0", "shadow:b"}),
+        ([["champion", "a", 0], ["shadow", "b", 0]], False, {"champion:a/0", "shadow:b/0"}),
+    ):
+        rows.meta |= {"models": models, "stood_in": stood_in}
+        assert by_model(rows).keys() == expected
+        assert {role_of(model) for model in expected} == {"champion", "shadow:b"}
+    assert by_model(Columns({"watermark": 1})) == {}
 
 
 def test_rows_without_scores_give_nothing() -> None:

@@ -12,8 +12,8 @@ import pytest
 from streams.contract.codecs import encode
 from streams.kafka import state_log
 from streams.settings import load
-from streams.stages import merge
-from streams.stages.observe_core import slot_times
+from streams.stages.observing import merge
+from streams.stages.observing.core import slot_times
 from streams.times import DAY, HOUR
 from tests.streams.made_up import START, settings
 from tests.streams.observe_stage import Died, Stage

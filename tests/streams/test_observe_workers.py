@@ -18,10 +18,10 @@ from streams.contract.records import Feedback
 from streams.feature_settings import catalogue_of, feature_spec
 from streams.settings import Settings, load
 from streams.stages.columns import Columns
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_state import MergeState, MergeStep
-from streams.stages.observe_core import ObserveCore
-from streams.stages.observe_state import ObserveState, ObserveStep
+from streams.stages.observing.core import ObserveCore
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import MergeState, MergeStep
+from streams.stages.observing.state import ObserveState, ObserveStep
 from streams.times import DAY, HOUR
 from tests.streams.clients import topic_names, unique
 from tests.streams.observed import PARTITIONS, actions, made_up, messages, outcomes

@@ -114,18 +114,23 @@ def test_finished_records_are_counted_by_partition() -> None:
 
 
 def test_warnings_and_errors_are_counted_by_source() -> None:
-    """Also those of libraries; the count ends with the worker."""
+    """Also those of libraries; what heals by itself is a warning; the count ends with the worker."""
     metrics = Metrics()
     with counted_logging(metrics):
         logging.getLogger("aiokafka.cluster").warning("no broker")
         logging.getLogger("streams.stages.score").error("no champion")
         logging.getLogger("someone.else").error("odd")
         logging.getLogger("streams.worker").info("ready")
+        # Faust says this of each of our threads when the process has stood still for two seconds.
+        logging.getLogger("streams.kafka.batch_fetching").error(
+            "[^--FetchThread]: Thread keepalive is not responding..."
+        )
     logging.getLogger("aiokafka.cluster").warning("after the end")
     assert metrics.logged.value("kafka", "warning") == 1
     assert metrics.logged.value("fraudstream", "error") == 1
+    assert metrics.logged.value("fraudstream", "warning") == 1
     assert metrics.logged.value("other", "error") == 1
-    assert metrics.logged.total() == 3
+    assert metrics.logged.total() == 4
 
 
 def test_a_blocked_event_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

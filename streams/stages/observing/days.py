@@ -1,4 +1,8 @@
-"""Days whose outcomes are in: how good each model was, what labels were like, and what has changed."""
+"""Days whose outcomes are in: how good each model was, what labels were like, and what has changed.
+
+A day is judged once, when every partition of labels has decided it; that raises its alarms. Outcomes that
+come later change the figures of its record, which is told again, and of the days after it.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,28 @@ import msgspec
 from monitoring.concept import change_point, log_loss
 from monitoring.funnel import ratio
 from monitoring.limits import QUIET_DAYS
-from monitoring.live_quality import DAY_MS, DAYS, DayQuality
+from monitoring.live_quality import DAY_MS, DAYS, DayQuality, by_role
 from monitoring.tallies import Tally, add, total
 from streams.stages.alignment import NEVER
+from streams.stages.observing.reading import reached
 
-#: Decided transactions are waited for so long by event time, should a partition of labels be silent.
-_PATIENCE = DAY_MS
+#: A partition of labels is waited for until another one has decided so much more, in event time.
+PATIENCE = DAY_MS
 
 
 class DayJudged(msgspec.Struct, array_like=True, frozen=True):
-    """What the evaluation of a day has decided: the alarms that are on, kind and name."""
+    """What the evaluation of a day has decided.
+
+    Args:
+        raised: the alarms that are on, kind and name.
+        alarms: those of them that are new.
+        again: the day had been judged before: only its figures have changed.
+    """
 
     day: int
     raised: list[tuple[str, str]]
+    alarms: list[tuple[str, str]] = []
+    again: bool = False
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -30,6 +43,8 @@ class _Saved(msgspec.Struct, array_like=True):
     decided: dict[int, int]
     raised: list[tuple[str, str]]
     evaluated: int
+    judged: list[DayJudged] = []
+    changed: int | None = None
 
 
 class JudgedDays:
@@ -37,28 +52,49 @@ class JudgedDays:
 
     Args:
         maturity: event time after which a transaction is decided, ms.
+        partitions: of labels.
     """
 
-    def __init__(self, maturity: int) -> None:
+    def __init__(self, maturity: int, partitions: int = 1) -> None:
         self._maturity = maturity
         self._tallies: dict[int, Tally] = {}
         #: by label partition, up to when it has decided
-        self._decided: dict[int, int] = {}
+        self._decided = dict.fromkeys(range(partitions), NEVER)
         self._raised: set[tuple[str, str]] = set()
         self._evaluated = NEVER
+        #: the last days judged
+        self._judged: dict[int, DayJudged] = {}
+        #: the first day judged whose figures have changed since they were told
+        self._changed: int | None = None
 
     def add(self, day: int, tally: Mapping[str, int]) -> None:
         """More outcomes of a day, or some taken back."""
         add(self._tallies.setdefault(day, {}), tally)
+        if day <= self._evaluated:
+            self._changed = day if self._changed is None else min(day, self._changed)
 
     def decide(self, label_partition: int, until: int) -> None:
         """The partition has decided what matures up to then."""
         self._decided[label_partition] = max(until, self._decided.get(label_partition, NEVER))
 
-    def due(self, reached: int) -> list[int]:
-        """The days to be evaluated: everything of them is decided, or was long ago."""
-        decided = max(min(self._decided.values(), default=NEVER), reached - _PATIENCE) - self._maturity
+    @property
+    def decided(self) -> int:
+        """Event time up to which transactions are decided, or a partition is not waited for any more."""
+        return reached(self._decided, PATIENCE) - self._maturity
+
+    def due(self) -> list[int]:
+        """The days to be judged, in order: everything of them is decided, or a partition is `PATIENCE`
+        behind another one that has decided them.
+        """
+        decided = self.decided
         return sorted(day for day in self._tallies if day > self._evaluated and (day + 1) * DAY_MS <= decided)
+
+    def due_again(self) -> list[int]:
+        """The days judged whose record is to be told again, in order."""
+        if self._changed is None:
+            return []
+        first = max(self._changed, self._evaluated - DAYS + 1)
+        return sorted(day for day in self._tallies if first <= day <= self._evaluated)
 
     def evaluate(
         self, day: int, quality: Mapping[int, Mapping[str, DayQuality]]
@@ -66,10 +102,9 @@ class JudgedDays:
         """What is found at the end of this day, and its record.
 
         Args:
-            quality: by day and role.
+            quality: by day and model, `ROLE:NAME`.
         """
-        days = [each for each in sorted(self._tallies) if day - DAYS < each <= day]
-        series = self._series(days, quality)
+        series = self._series(self._last(day), quality)
         chance = 1 / (QUIET_DAYS * len(series))
         changed = {
             key
@@ -77,38 +112,58 @@ class JudgedDays:
             # A model that has become better is no reason to wake anybody.
             if change_point(values, chance, rising=key[0] == "concept") is not None
         }
-        fresh = sorted(changed - self._raised)
-        return DayJudged(day, sorted(changed)), {
-            "metric": "quality",
-            "end": (day + 1) * DAY_MS,
-            "models": {role: _model(each) for role, each in sorted(quality.get(day, {}).items())},
-            "decisions": _decisions(total(self._tallies[each] for each in days)),
-            "labels": _labels(self._tallies[day]),
-            "alarms": [{"kind": kind, "name": name} for kind, name in fresh],
-            "raised": [{"kind": kind, "name": name} for kind, name in sorted(changed)],
-        }
+        judged = DayJudged(day, sorted(changed), sorted(changed - self._raised))
+        return judged, self._record(judged, quality)
+
+    def again(
+        self, day: int, quality: Mapping[int, Mapping[str, DayQuality]]
+    ) -> tuple[DayJudged, dict[str, Any]]:
+        """A day that has been judged, and its record with the figures of now and the alarms of then."""
+        judged = msgspec.structs.replace(self._judged.get(day, DayJudged(day, [])), again=True)
+        return judged, self._record(judged, quality)
 
     def found_last(self, quality: Mapping[int, Mapping[str, DayQuality]]) -> dict[str, Any] | None:
-        """The record of the last day evaluated, without new alarms; None before the first."""
-        return self.evaluate(self._evaluated, quality)[1] if self._evaluated > NEVER else None
+        """The record of the last day judged, without new alarms; None before the first."""
+        if self._evaluated == NEVER:
+            return None
+        return self._record(DayJudged(self._evaluated, sorted(self._raised)), quality)
 
     def go_on(self, judged: DayJudged) -> None:
         """The day has been evaluated, with that result."""
+        if judged.again:
+            self._changed = judged.day + 1 if judged.day < self._evaluated else None
+            return
         self._evaluated, self._raised = judged.day, set(judged.raised)
-        for old in [old for old in self._tallies if old <= judged.day - DAYS]:
-            del self._tallies[old]
+        self._judged[judged.day] = judged
+        # A day told again looks back as far as it did.
+        for held, kept in ((self._tallies, 2 * DAYS), (self._judged, DAYS)):
+            for old in [old for old in held if old <= judged.day - kept]:
+                del held[old]
+
+    def _last(self, day: int) -> list[int]:
+        return [each for each in sorted(self._tallies) if day - DAYS < each <= day]
+
+    def _record(self, judged: DayJudged, quality: Mapping[int, Mapping[str, DayQuality]]) -> dict[str, Any]:
+        day = judged.day
+        return {
+            "metric": "quality",
+            "end": (day + 1) * DAY_MS,
+            "models": {role: _model(each) for role, each in sorted(by_role(quality.get(day, {})).items())},
+            "decisions": _decisions(total(self._tallies[each] for each in self._last(day))),
+            "labels": _labels(self._tallies[day]),
+            "alarms": [{"kind": kind, "name": name} for kind, name in judged.alarms],
+            "raised": [{"kind": kind, "name": name} for kind, name in judged.raised],
+        }
 
     def _series(
         self, days: list[int], quality: Mapping[int, Mapping[str, DayQuality]]
     ) -> dict[tuple[str, str], list[float]]:
         """What is watched, day by day, by kind of alarm and name."""
         tallies = [self._tallies[day] for day in days]
-        roles = {role for day in days for role in quality.get(day, {})}
+        by_day = [by_role(quality.get(day, {})) for day in days]
         series = {
-            ("concept", role): [
-                log_loss(quality[day][role].scores) for day in days if role in quality.get(day, {})
-            ]
-            for role in sorted(roles)
+            ("concept", role): [log_loss(held[role].scores) for held in by_day if role in held]
+            for role in sorted({role for held in by_day for role in held})
         }
         series["label", "base_rate"] = [ratio(t.get("frauds", 0), t.get("outcomes", 0)) for t in tallies]
         sources = {key.partition(":")[2] for t in tallies for key in t if key.startswith("labels@source:")}
@@ -126,13 +181,22 @@ class JudgedDays:
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(
-            _Saved(self._tallies, self._decided, sorted(self._raised), self._evaluated)
+            _Saved(
+                self._tallies,
+                self._decided,
+                sorted(self._raised),
+                self._evaluated,
+                list(self._judged.values()),
+                self._changed,
+            )
         )
 
     def load(self, data: bytes) -> None:
         saved = _decode(data)
-        self._tallies, self._decided = saved.tallies, saved.decided
-        self._raised, self._evaluated = set(saved.raised), saved.evaluated
+        self._tallies, self._raised = saved.tallies, set(saved.raised)
+        self._decided |= saved.decided
+        self._evaluated, self._changed = saved.evaluated, saved.changed
+        self._judged = {judged.day: judged for judged in saved.judged}
 
 
 def _model(day: DayQuality) -> dict[str, Any]:

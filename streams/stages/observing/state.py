@@ -19,17 +19,11 @@ from monitoring.funnel import Progress
 from monitoring.shapes import Shape
 from monitoring.tallies import Tally, add
 from streams.stages.alignment import NEVER
-from streams.stages.seen_rows import Packed, SeenRows
-from streams.stages.shape_parts import PackedShape, add_packed, pack, unpack
-from streams.times import DAY, HOUR, MINUTE
+from streams.stages.observing.reading import HOURS, MINUTES, SLOT_MS, ReadState, ReadStep, reached
+from streams.stages.observing.seen import Packed
+from streams.stages.observing.shapes import PackedShape, add_packed, pack, unpack
+from streams.times import DAY, HOUR
 
-MINUTES, HOURS = "minutes", "hours"
-#: Length of the slots of each kind of part.
-SLOT_MS = {MINUTES: MINUTE, HOURS: HOUR}
-#: Event time for which minutes are kept.
-MINUTES_KEPT = 2 * DAY
-#: Hours and alerts are kept for so long after their transactions have matured.
-AFTER_MATURITY = 2 * DAY
 #: What comes within this time after an hour counts in its shape.
 GRACE = HOUR
 #: For shapes a partition is waited for that is no further behind the furthest one than this. Unlike windows
@@ -48,25 +42,8 @@ _BUCKETS = 16
 #: Tallies by kind of slot and start of the slot.
 Tallies = dict[str, dict[int, Tally]]
 Slot = tuple[str, int]
-#: So far behind the furthest one another partition is waited for.
-CLOSE_WITHIN = 10 * MINUTE
-
-
-#: Nothing is kept longer for one that is further behind.
-MOST_LAG = 7 * DAY
-
-
-def reached(watermarks: Mapping[int, int], patience: int = CLOSE_WITHIN) -> int:
-    """Event time up to which slots are over: all partitions are past it, or one is `patience` past it."""
-    low, high = min(watermarks.values(), default=NEVER), max(watermarks.values(), default=NEVER)
-    return max(low, high - patience)
-
-
-def oldest_slot(watermarks: Mapping[int, int], kind: str, kept: int) -> int:
-    """Start of the oldest slot that is kept: `kept` ms behind the slowest partition."""
-    low, high = min(watermarks.values(), default=NEVER), max(watermarks.values(), default=NEVER)
-    slowest = max(low, high - MOST_LAG)
-    return slowest - slowest % SLOT_MS[kind] - kept
+#: What a partition has read stays below this many records; positions of the next generation begin there.
+_GENERATION = 1 << 43
 
 
 class Held(msgspec.Struct, array_like=True, frozen=True):
@@ -93,7 +70,8 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     """What a partition has seen of a slot.
 
     Args:
-        position: of the partition in its inputs; of two parts of a slot the one further on counts.
+        position: of the partition in its inputs, in the present generation; of two parts of a slot the one
+            further on counts.
         watermark: how far the partition is in event time, in the last of the parts told at once; `NEVER` in
             those before it, so that nothing is too old before all of them are there.
     """
@@ -106,20 +84,17 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     tally: Tally
 
 
-class ObserveStep(msgspec.Struct, array_like=True):
-    """What was read and told, as the changelog keeps it.
+class ObserveStep(ReadStep, msgspec.Struct, array_like=True):
+    """What was read and told, as the changelog keeps it; `watermarks` and `seen` are by score partition.
 
     Args:
-        seen: offsets of the rows of each score partition (`seen_rows.py`).
         waiting: None for alerts for which nothing waits any more.
         told, shapes_told: what the merge has been told.
         gone: by kind, slots that start before this are no longer kept.
         alerts_gone: nor are these alerts.
+        generation: 0 for the one there was.
     """
 
-    positions: dict[str, int] = {}
-    watermarks: dict[int, int] = {}
-    seen: dict[str, Packed] = {}
     tallies: Tallies = {}
     alerts: list[tuple[str, Held]] = []
     waiting: list[tuple[str, Waiting | None]] = []
@@ -128,6 +103,7 @@ class ObserveStep(msgspec.Struct, array_like=True):
     shapes_told: list[int] = []
     gone: dict[str, int] = {}
     alerts_gone: list[str] = []
+    generation: int = 0
 
 
 class _Bucket(msgspec.Struct, array_like=True):
@@ -142,9 +118,10 @@ class _Head(msgspec.Struct, array_like=True):
     watermarks: dict[int, int]
     seen: dict[str, Packed]
     shapes: dict[int, PackedShape]
+    generation: int = 0
 
 
-class ObserveState:
+class ObserveState(ReadState):
     """State of one partition of cards; a `PartitionState`.
 
     Args:
@@ -155,11 +132,7 @@ class ObserveState:
     buckets = _BUCKETS + 1
 
     def __init__(self, partitions: int, maturity: int = 7 * DAY) -> None:
-        self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}
-        #: the next offset of each input
-        self.positions: dict[str, int] = {}
-        #: by score partition
-        self.watermarks = dict.fromkeys(range(partitions), NEVER)
+        super().__init__(partitions, maturity)
         self.tallies: Tallies = {MINUTES: {}, HOURS: {}}
         #: by transaction, in the order in which they came
         self.alerts: dict[str, Held] = {}
@@ -168,17 +141,13 @@ class ObserveState:
         self.untold: set[Slot] = set()
         #: of hours in which more may count
         self.shapes: dict[int, Shape] = {}
-        self.seen = SeenRows()
+        #: how many workers have taken the partition over
+        self.generation = 0
 
     @property
     def watermark(self) -> int:
         """The latest event time that is believed."""
         return max(self.watermarks.values(), default=NEVER)
-
-    @property
-    def reached(self) -> int:
-        """Event time up to which everything has probably come."""
-        return reached(self.watermarks)
 
     @property
     def shapes_over(self) -> int:
@@ -188,12 +157,16 @@ class ObserveState:
 
     @property
     def position(self) -> int:
-        """How far the partition is in its inputs together."""
-        return sum(self.positions.values())
+        """How far the partition is: by generation, then in its inputs together.
 
-    def oldest(self, kind: str) -> int:
-        """Start of the oldest slot of that kind that is kept."""
-        return oldest_slot(self.watermarks, kind, self.kept[kind])
+        Who takes over after a crash may read the inputs in another turn than the one before, and knows more
+        of one of them while the sum is still lower.
+        """
+        return self.generation * _GENERATION + sum(self.positions.values())
+
+    def next_generation(self) -> ObserveStep:
+        """What makes everything told from now on newer than what was told before; to be kept first."""
+        return ObserveStep(generation=self.generation + 1)
 
     def counts_until(self, kind: str) -> int:
         """How long after an alert an action counts in its slot of that kind, ms."""
@@ -204,10 +177,8 @@ class ObserveState:
 
     def take(self, step: ObserveStep) -> None:
         """Go on to where the step has led."""
-        self.positions.update(step.positions)
-        for partition, watermark in step.watermarks.items():
-            self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
-        self.seen.take(step.seen)
+        self.read(step)
+        self.generation = max(self.generation, step.generation)
         for kind, slots in step.tallies.items():
             held = self.tallies[kind]
             for slot, tally in slots.items():
@@ -251,7 +222,8 @@ class ObserveState:
     def dump(self, bucket: int) -> bytes:
         if bucket == _BUCKETS:
             shapes = {hour: pack(shape) for hour, shape in self.shapes.items()}
-            return _encode(_Head(self.positions, self.watermarks, self.seen.dump(), shapes))
+            seen = self.seen.dump()
+            return _encode(_Head(self.positions, self.watermarks, seen, shapes, self.generation))
         return _encode(
             _Bucket(
                 {
@@ -270,6 +242,7 @@ class ObserveState:
             self.positions, self.watermarks = head.positions, head.watermarks
             self.seen.load(head.seen)
             self.shapes = {hour: unpack(packed) for hour, packed in head.shapes.items()}
+            self.generation = head.generation
             return
         saved = _decode_bucket(data)
         for kind, held in self.tallies.items():

@@ -1,7 +1,7 @@
-"""The gates of candidates in the observe stage: what they are judged on, and the moves that follow.
+"""The gates of candidates in the observe stage: they are judged on what the merge knows of all partitions.
 
-Scored rows come from the partitions of this worker, outcomes all from one; both are counted in memory
-(`gate_core.py`). Whoever merges judges, so that one worker moves the canary.
+Whoever merges judges, so that one worker moves the canary; the figures are in the state of the merge, and the
+next one goes on with them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from streams.contract.codecs import encode
 from streams.contract.moves import encode_move
 from streams.kafka.outputs import Output
 from streams.keys import signing_key
-from streams.stages.columns import Columns
 from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed
-from streams.stages.gate_core import GateCore, automatic_move, automatic_rollback
+from streams.stages.observing.gate_figures import Pair
+from streams.stages.observing.gate_moves import automatic_move, automatic_rollback, counted_since
+from streams.stages.observing.merge_state import MergeState
 from streams.times import DAY, HOUR
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ REPORT_EVERY = HOUR
 
 
 class GateWatch:
-    """Feeds the gates, and moves the canary on what they say.
+    """Asks the gates, and moves the canary on what they say.
 
     Raises:
         SettingsError: the key of the control topic cannot be used.
@@ -42,37 +43,22 @@ class GateWatch:
         self._control = control
         self._key = signing_key(settings.models)
         self._limits = Limits(frauds=settings.gates.min_frauds, days=settings.gates.horizon / DAY)
-        self._gates = GateCore(maturity_ms=settings.labels.maturity)
         self._judged_at = 0.0
         self._moved = 0
         self._reported = 0
 
-    def scored(self, rows: Columns) -> None:
-        """Scored rows of a partition."""
-        self._gates.follow(self._control.registry.aliases)
-        self._gates.scored(rows)
-
-    def outcomes(self, rows: Columns) -> None:
-        """Outcomes as they come."""
-        self._gates.follow(self._control.registry.aliases)
-        self._gates.outcomes(rows)
-
-    def judge(self, watermark: int) -> list[Output]:
-        """What the gates say, if it is time: a record, and a move of the canary or back to the former one.
-
-        Args:
-            watermark: event time that has been reached.
-        """
+    def judge(self, state: MergeState) -> list[Output]:
+        """What the gates say, if it is time: a record, and a move of the canary or back to the former one."""
         now, registry = self._context.clock(), self._control.registry
         if now - self._judged_at < JUDGE_PAUSE_SECONDS or registry.last < self._moved:
             return []
         self._judged_at = now
-        judgements = self._judgements()
+        judgements = self._judgements(state)
         metrics = self._context.metrics
         metrics.gates_failed.replace(
             {(pin.name,): len(judgement.failed) for pin, judgement in judgements.items()}
         )
-        outputs = self._record(judgements, watermark)
+        outputs = self._record(judgements, state.reached)
         move = self._automatic(judgements)
         if move is not None and move.model is not None:
             topic = self._context.name("control")
@@ -82,10 +68,16 @@ class GateWatch:
             self._moved = move.number
         return outputs
 
-    def _judgements(self) -> dict[Pin, Judgement]:
+    def _judgements(self, state: MergeState) -> dict[Pin, Judgement]:
         """What the gates say of every candidate."""
-        found = {pin: self._gates.evidence(pin) for pin in self._control.registry.aliases.pins()[1:]}
-        return {pin: judge(evidence, self._limits) for pin, evidence in found.items() if evidence is not None}
+        aliases, since = self._control.registry.aliases, counted_since(self._control.registry)
+        return {
+            pin: judge(
+                state.evidence(Pair(move, aliases.champion.name, pin.name), canary=pin == aliases.canary),
+                self._limits,
+            )
+            for pin, move in since.items()
+        }
 
     def _record(self, judgements: dict[Pin, Judgement], watermark: int) -> list[Output]:
         hour = watermark - watermark % REPORT_EVERY

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from models.spec import FeatureSpec
 from monitoring.drift_watch import (
@@ -22,13 +23,17 @@ from monitoring.drift_watch import (
     build_reference,
     champion_of,
     distances,
+    lacking,
     ranked,
+    with_scores,
 )
-from monitoring.shapes import Shape
+from monitoring.live_quality import role_of
+from monitoring.shapes import SCORE_BINS, Ints, Shape
 from streams.stages.alignment import FOREVER, NEVER
-from streams.stages.observe_state import PATIENCE, reached
-from streams.stages.shape_parts import PackedShape, ShapesTold, add_up, pack, unpack
-from streams.times import HOUR
+from streams.stages.observing.reading import reached
+from streams.stages.observing.shapes import PackedShape, ShapesTold, add_scores, add_up, pack, unpack
+from streams.stages.observing.state import PATIENCE
+from streams.times import DAY, HOUR
 
 #: Pieces that the hours are dumped in; a piece has four or five of the hours kept.
 HOUR_BUCKETS = 42
@@ -56,6 +61,7 @@ class Evaluated(msgspec.Struct, array_like=True, frozen=True):
         raised: the alarms that are on, kind and name.
         oldest: hours that start before this are no longer needed.
         reference: a new one; None for the one there was.
+        scoring: by model that has scored (`ROLE:NAME`), the first of the last hours in all of which it has.
     """
 
     hour: int
@@ -65,6 +71,7 @@ class Evaluated(msgspec.Struct, array_like=True, frozen=True):
     raised: list[tuple[str, str]]
     oldest: int
     reference: _Reference | None = None
+    scoring: dict[str, int] = {}
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -148,15 +155,23 @@ class DriftState:
         if model != self._now.model:
             since = hour
         start = hour - (REFERENCE_HOURS - 1) * HOUR
-        held, alarms, fresh = self.reference, Alarms(set(self._now.raised)), None
+        scoring = {each: self._now.scoring.get(each, hour) for each in now.scores}
+        before, alarms = self.reference, Alarms(set(self._now.raised))
+        held = before
         if model and start >= since and not self._settled(held, model, first, start):
             held, alarms = self._build(first, start, hour), Alarms()
-            fresh = _packed(held)
+        elif held is not None and start >= first + max(self._filling, default=0):
+            known, daily = held.score_limits["24h"], hour % DAY == 0
+            late = [
+                each for each in lacking(held, now) if start >= scoring[each] and (daily or each not in known)
+            ]
+            held = with_scores(held, late, list(self._last(hour, REFERENCE_HOURS))) if late else held
         record = None if held is None else self._record(hour, held, alarms, now)
-        # All windows filled, and a reference from then: no other one is needed.
-        needed = _DAY_HOURS if self._settled(held, model, first, FOREVER) else REFERENCE_HOURS
-        oldest = hour - (needed - 1) * HOUR
-        return Evaluated(hour, first, model, since, sorted(alarms.raised), oldest, fresh), record
+        # All windows filled, and a reference from then for all that score: no other one is needed.
+        settled = self._settled(held, model, first, FOREVER) and held is not None and not lacking(held, now)
+        oldest = hour - ((_DAY_HOURS if settled else REFERENCE_HOURS) - 1) * HOUR
+        fresh = None if held is None or held is before else _packed(held)
+        return Evaluated(hour, first, model, since, sorted(alarms.raised), oldest, fresh, scoring), record
 
     def found_last(self) -> dict[str, Any] | None:
         """The record of the last hour evaluated, without new alarms; None while there is no reference."""
@@ -175,6 +190,26 @@ class DriftState:
         if self._day is None:
             self._day = self._of_day(self._now.hour) if self._now.hour > NEVER else self._empty()
         return self._day
+
+    def scoring(self) -> set[str]:
+        """The models that were the last to have their role, `ROLE:NAME`, of the 24 hours up to the last one
+        evaluated; none for a role that has changed hands in its last hour.
+        """
+        last: dict[str, set[str]] = {}
+        for hour in range(self._now.hour - (_DAY_HOURS - 1) * HOUR, self._now.hour + HOUR, HOUR):
+            found: dict[str, set[str]] = {}
+            for model in self._hours[hour].shape.scores if hour in self._hours else ():
+                found.setdefault(role_of(model), set()).add(model)
+            last |= found
+        return {model for models in last.values() if len(models) == 1 for model in models}
+
+    def scores_after(self, hour: int, model: str) -> Ints:
+        """Rows by bin of the score of a model (`ROLE:NAME`), of the hours kept that begin later."""
+        counts = np.zeros(SCORE_BINS, dtype=np.int64)
+        for each, held in self._hours.items():
+            if each > hour and model in held.shape.scores:
+                add_scores(counts, held.shape, model)
+        return counts
 
     def _build(self, first: int, start: int, hour: int) -> Reference:
         """A reference of the hours from `start` to `hour`; what was still filling then has no limits."""

@@ -19,19 +19,28 @@ import numpy as np
 import numpy.typing as npt
 
 from monitoring.concept import expected_precision
-from monitoring.live_quality import DAY_MS, DAYS, DayQuality, card_precision, merged
+from monitoring.live_quality import (
+    DAY_MS,
+    DAYS,
+    DayQuality,
+    ScoreSketch,
+    by_role,
+    card_precision,
+    merged,
+    role_of,
+)
 from monitoring.metrics import bounded_source
 from monitoring.tallies import Tally, add
 from monitoring.window_report import figures
-from streams.stages import columns
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
-from streams.stages.merge_state import BY_NAME, Due, Judged, MergeState, MergeStep
-from streams.stages.observe_core import MOST_AMOUNT, arms, by_role, roles, slot_times
-from streams.stages.observe_state import HOURS, SLOT_MS, Part
-from streams.stages.seen_rows import join
-from streams.stages.shape_parts import ShapesTold
+from streams.stages.observing.core import MOST_AMOUNT, arms, by_model, roles, slot_times
+from streams.stages.observing.merge_state import BY_NAME, Due, MergeState, MergeStep
+from streams.stages.observing.reading import HOURS, SLOT_MS
+from streams.stages.observing.shapes import ShapesTold
+from streams.stages.observing.state import Part
+from streams.stages.observing.verdicts import keep, recall
 
 Bools = npt.NDArray[np.bool_]
 _HOUR = SLOT_MS[HOURS]
@@ -82,21 +91,31 @@ class MergeCore:
     @staticmethod
     def days(state: MergeState) -> Iterator[tuple[MergeStep, dict[str, Any]]]:
         """Evaluate the days whose outcomes are in; what makes each evaluated, and its record."""
-        for day in state.days.due(state.reached):
+        for day in state.days.due():
             judged, record = state.days.evaluate(day, state.quality)
             step = MergeStep(days=[judged])
             state.take(step)
             yield step, record
 
     @staticmethod
+    def days_again(state: MergeState) -> tuple[MergeStep, list[dict[str, Any]]]:
+        """The days judged whose outcomes have changed: what makes them told, and their records."""
+        found = [state.days.again(day, state.quality) for day in state.days.due_again()]
+        step = MergeStep(days=[judged for judged, _ in found])
+        state.take(step)
+        return step, [record for _, record in found]
+
+    @staticmethod
     def estimates(state: MergeState) -> dict[str, tuple[float, float]]:
-        """By role, the share of frauds and the average precision to be expected of the last day's scores."""
-        known = {role for held in state.quality.values() for role in held}
+        """By role, the share of frauds and the average precision to be expected of the last day's scores.
+
+        Of the model that has the role now, by its own outcomes, whatever its role was then.
+        """
         recent = state.drift.last_day().scores
         return {
-            role: expected_precision(counts, merged(_of_role(state, role)))
-            for name, counts in recent.items()
-            if (role := name if name.startswith("shadow:") else name.partition(":")[0]) in known
+            role_of(model): expected_precision(recent[model], _of_model(state, model))
+            for model in sorted(state.drift.scoring())
+            if _of_model(state, model).rows
         }
 
     def outcomes(self, state: MergeState, step: MergeStep, rows: Columns) -> None:
@@ -129,18 +148,19 @@ class MergeCore:
         before = state.judged.get(transaction)
         if before is not None and before.fraud == fraud:
             return
-        change, times = MergeStep(), slot_times(row)
-        time, tally, scores = int(times[0]), _tally(row), _scores(row, times)
+        change, time = MergeStep(), int(slot_times(row)[0])
         if before is not None:
-            taken_back = {name: -value for name, value in before.tally.items()}
-            _count(state, change, before.time - before.time % _HOUR, taken_back)
-            counted = columns.decode(before.row)
-            counted.meta["sign"] = -1
-            change.scores.append(counted.encode())
-        change.judged.append((transaction, Judged(time, fraud, tally, scores)))
-        _count(state, change, time - time % _HOUR, tally)
-        change.scores.append(scores)
+            self._count_verdict(state, change, recall(before), before.time, sign=-1)
+        self._count_verdict(state, change, row, time, sign=1)
+        change.judged.append((transaction, keep(row, time)))
         _commit(state, step, change)
+
+    @staticmethod
+    def _count_verdict(state: MergeState, change: MergeStep, row: Columns, time: int, *, sign: int) -> None:
+        """Count the outcome of an alerted transaction, or take it back."""
+        tally = {name: sign * value for name, value in _tally(row).items()}
+        _count(state, change, time - time % _HOUR, tally)
+        change.scores.append(_scores(row, np.array([time]), sign))
 
     def publish(self, state: MergeState, most: int) -> Iterator[tuple[MergeStep, list[dict[str, Any]]]]:
         """The windows that are over and have changed since they were published, at most `most` at once.
@@ -188,8 +208,9 @@ class MergeCore:
     def quality(state: MergeState) -> dict[str, dict[str, float]]:
         """By role, how well the scores of the last days with outcomes rank and calibrate."""
         found: dict[str, dict[str, float]] = {}
-        for role in sorted({role for held in state.quality.values() for role in held}):
-            held = _of_role(state, role)
+        days = [by_role(models) for _, models in _last_days(state)]
+        for role in sorted({role for held in days for role in held}):
+            held = [each[role] for each in days if role in each]
             sketch = merged(held)
             found[role] = {
                 "outcomes": sketch.rows,
@@ -211,9 +232,9 @@ def _count(state: MergeState, change: MergeStep, hour: int, tally: Tally) -> Non
         change.due.update(state.changed(HOURS, hour))
 
 
-def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
+def _scores(rows: Columns, times: npt.NDArray[np.int64], sign: int = 1) -> bytes:
     """What `MergeState.count_scores` needs of outcomes."""
-    scores = by_role(rows)
+    scores = by_model(rows)
     reduced = {
         "time": times,
         "card": rows.words("card").view(np.int64),
@@ -221,15 +242,26 @@ def _scores(rows: Columns, times: npt.NDArray[np.int64]) -> bytes:
         "alert": rows.bools("alert"),
         "control": rows.bools("control"),
         "propensity": rows.floats("propensity"),
+        "threshold": rows.floats("threshold"),
         "scores": np.stack(list(scores.values()), axis=1),
     }
-    return Columns({"roles": list(scores), "sign": 1}, reduced).encode()
+    in_use = {"move": rows.meta.get("move", 0), "stood_in": bool(rows.meta.get("stood_in"))}
+    return Columns({"models": list(scores), "sign": sign, **in_use}, reduced).encode()
 
 
-def _of_role(state: MergeState, role: str) -> list[DayQuality]:
-    """The last days with outcomes of the role, oldest first."""
-    first = max(state.quality) - DAYS
-    return [held[role] for day, held in sorted(state.quality.items()) if day > first and role in held]
+def _last_days(state: MergeState) -> list[tuple[int, dict[str, DayQuality]]]:
+    """The last days with outcomes, oldest first."""
+    first = max(state.quality, default=0) - DAYS
+    return [(day, held) for day, held in sorted(state.quality.items()) if day > first]
+
+
+def _of_model(state: MergeState, model: str) -> ScoreSketch:
+    """Outcomes of the last days under a model's scores; of days in which it had another role, from there."""
+    name, found = model.partition(":")[2], []
+    for _, held in _last_days(state):
+        others = [each for key, each in held.items() if key.partition(":")[2] == name]
+        found += [held[model]] if model in held else others
+    return merged(found)
 
 
 def _by_hour(times: npt.NDArray[np.int64]) -> Iterator[tuple[int, Bools]]:
@@ -272,15 +304,13 @@ def _commit(state: MergeState, step: MergeStep, change: MergeStep) -> None:
 
 def merge_steps(step: MergeStep, change: MergeStep) -> None:
     """Append what was read after."""
-    step.positions.update(change.positions)
-    step.watermarks.update(change.watermarks)
+    step.follow(change)
     step.parts += change.parts
     for tallies, more in ((step.tallies, change.tallies), (step.outcomes, change.outcomes)):
         for slot, tally in more.items():
             add(tallies.setdefault(slot, {}), tally)
     step.due |= change.due
     step.scores += change.scores
-    join(step.seen, change.seen)
     step.judged += change.judged
     step.shapes += change.shapes
     step.decided.update(change.decided)

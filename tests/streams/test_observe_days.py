@@ -8,7 +8,7 @@ import numpy as np
 
 from monitoring.live_quality import DAY_MS, DayQuality
 from streams.contract.codecs import encode
-from streams.stages.judged_days import JudgedDays
+from streams.stages.observing.days import PATIENCE, JudgedDays
 from streams.times import DAY, HOUR
 from tests.streams.made_up import START
 
@@ -57,7 +57,7 @@ def judge(days: JudgedDays, quality: Quality, count: int, **changed: Any) -> lis
         add_day(days, quality, day, **(changed if day >= 20 else {}))
         for label_partition in (0, 1):
             days.decide(label_partition, START + (day + 1) * DAY + MATURITY)
-        for due in days.due(START):
+        for due in days.due():
             judged, record = days.evaluate(due, quality)
             days.go_on(judged)
             records.append(record)
@@ -69,17 +69,26 @@ def alarms(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_a_day_is_judged_when_all_of_it_is_decided() -> None:
-    """By the slower of two label partitions; a day later at the latest, for one may be silent."""
-    days, quality = JudgedDays(MATURITY), Quality()
+    """By the slower of two label partitions, although nothing has been heard of it yet; where one is silent,
+    when the other has decided a day more.
+    """
+    days, quality = JudgedDays(MATURITY, 2), Quality()
     add_day(days, quality, 0)
     end = START + DAY + MATURITY
-    assert days.due(end) == []
-    days.decide(0, end)
-    days.decide(1, end - 1)
-    assert days.due(end) == []
-    assert days.due(end + DAY) == [FIRST]
+    assert days.due() == []
+    days.decide(0, end + PATIENCE - 1)
+    assert days.due() == []
+    for slower in (True, False):
+        silent = JudgedDays(MATURITY, 2)
+        silent.load(days.dump())
+        if slower:
+            silent.decide(1, end - 1)
+            assert silent.due() == []
+            silent.decide(1, end)
+        else:
+            silent.decide(0, end + PATIENCE)
+        assert silent.due() == [FIRST]
     days.decide(1, end)
-    assert days.due(end) == [FIRST]
     judged, record = days.evaluate(FIRST, quality)
     assert record["models"]["champion"]["outcomes"] == record["labels"]["outcomes"] == 4000
     decisions, frauds = record["decisions"], record["labels"]["base_rate"] * 4000
@@ -88,7 +97,33 @@ def test_a_day_is_judged_when_all_of_it_is_decided() -> None:
     assert decisions["agreement"] == (4000 - 50 - (frauds - 150)) / 4000
     assert record["labels"]["sources"]["chargeback"]["coverage"] > 0.02
     days.go_on(judged)
-    assert days.due(end) == []
+    assert days.due() == []
+
+
+def test_what_comes_after_a_day_was_judged_changes_its_record_and_those_of_later_days() -> None:
+    """Their figures; their alarms are those of then, and no more. A restart loses nothing of that."""
+    days, quality = JudgedDays(MATURITY), Quality()
+    records = {record["end"]: record for record in judge(days, quality, 30, delay=2 * DAY)}
+    alarmed = next(end for end, record in records.items() if record["alarms"])
+    assert days.due_again() == []
+    days.add(FIRST + 20, {"outcomes": 100, "frauds": 50})
+    again = JudgedDays(MATURITY)
+    again.load(days.dump())
+    for each in (days, again):
+        told = {}
+        for day in each.due_again():
+            judged, record = each.again(day, quality)
+            each.go_on(judged)
+            told[record["end"]] = record
+        assert each.due_again() == each.due() == []
+        assert list(told) == [START + (day + 1) * DAY for day in range(20, 30)]
+        first = told[START + 21 * DAY]
+        assert first["labels"]["outcomes"] == 4100
+        for end, record in told.items():
+            before = records[end]
+            assert record["decisions"]["outcomes"] == before["decisions"]["outcomes"] + 100
+            assert (record["alarms"], record["raised"]) == (before["alarms"], before["raised"])
+        assert alarmed in told
 
 
 def test_quiet_days_raise_nothing() -> None:

@@ -14,25 +14,29 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from models.gates import Evidence
 from monitoring.decision_quality import DecisionQuality, Saved
 from monitoring.live_quality import DAY_MS, DAYS, CardDay, DayQuality, ScoreSketch
 from monitoring.tallies import Tally, Window, add, total
 from streams.stages import columns
-from streams.stages.alignment import NEVER
-from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated
-from streams.stages.judged_days import DayJudged, JudgedDays
-from streams.stages.observe_state import (
-    AFTER_MATURITY,
-    HOURS,
-    MINUTES,
-    MINUTES_KEPT,
-    SLOT_MS,
-    Part,
-    oldest_slot,
-    reached,
+from streams.stages.alignment import FOREVER, NEVER
+from streams.stages.observing import verdicts
+from streams.stages.observing.days import DayJudged, JudgedDays
+from streams.stages.observing.drift import HOUR_BUCKETS, DriftState, Evaluated
+from streams.stages.observing.gate_figures import (
+    PackedDay,
+    Pair,
+    PairDays,
+    PairHours,
+    commonest,
+    evidence,
+    output_figures,
 )
-from streams.stages.seen_rows import Packed, SeenRows
-from streams.stages.shape_parts import ShapesTold
+from streams.stages.observing.reading import HOURS, MINUTES, SLOT_MS, ReadState, ReadStep
+from streams.stages.observing.seen import Packed
+from streams.stages.observing.shapes import ShapesTold
+from streams.stages.observing.state import Part
+from streams.stages.observing.verdicts import Judged
 from streams.times import DAY, HOUR, MINUTE
 
 #: The windows that are published, by the kind of slots they are made of.
@@ -47,36 +51,22 @@ OUTCOMES = -1
 MOST_JUDGED = 200_000
 _BUCKETS = 16
 #: The buckets after those: one each, then the hours of drift.
-_HEAD, _DECISIONS, _DRIFT, _FIRST_HOURS = range(_BUCKETS, _BUCKETS + 4)
+_HEAD, _DECISIONS, _GATES, _DRIFT, _FIRST_HOURS = range(_BUCKETS, _BUCKETS + 5)
 
 #: Name and end of a window.
 Due = tuple[str, int]
 
 
-class Judged(msgspec.Struct, array_like=True, frozen=True):
-    """What was counted for an alerted transaction: to be taken back when its verdict is revised.
-
-    Args:
-        time: event time that places it, epoch ms.
-        fraud: the verdict.
-        row: the outcome, as columns of length one.
-    """
-
-    time: int
-    fraud: bool
-    tally: Tally
-    row: bytes
-
-
-class MergeStep(msgspec.Struct, array_like=True):
+class MergeStep(ReadStep, msgspec.Struct, array_like=True):
     """What was read and published, as the changelog keeps it.
+
+    Watermarks are by partition of cards; outcomes that have been seen by label and score partition.
 
     Args:
         tallies: of outcomes, by hour.
         outcomes: the same, by day.
         due: windows that have changed.
         scores: outcomes to be counted by model, as columns (`MergeState.count_scores`).
-        seen: offsets of outcomes, by label and score partition (`seen_rows.py`).
         published: windows that have been published as they are.
         evaluated, days: what the evaluation of hours and of days has decided.
         decided: up to when a label partition has decided what matures.
@@ -84,14 +74,11 @@ class MergeStep(msgspec.Struct, array_like=True):
         judged_gone: verdicts on these transactions are no longer kept.
     """
 
-    positions: dict[str, int] = {}
-    watermarks: dict[int, int] = {}
     parts: list[Part] = []
     tallies: dict[int, Tally] = {}
     outcomes: dict[int, Tally] = {}
     due: set[Due] = set()
     scores: list[bytes] = []
-    seen: dict[str, Packed] = {}
     judged: list[tuple[int, Judged]] = []
     published: list[Due] = []
     shapes: list[ShapesTold] = []
@@ -111,7 +98,7 @@ class _Quality(msgspec.Struct, array_like=True):
 class _Bucket(msgspec.Struct, array_like=True):
     parts: dict[str, dict[int, dict[int, tuple[int, Tally]]]]
     quality: dict[int, dict[str, _Quality]]
-    judged: dict[int, Judged]
+    judged: verdicts.Packed
     due: list[Due]
 
 
@@ -122,15 +109,15 @@ class _Head(msgspec.Struct, array_like=True):
     days: bytes
 
 
-class MergeState:
+class MergeState(ReadState):
     """The state of the merge; a `PartitionState`.
 
     Memory: of each partition its tallies, 48 hours of minutes, `maturity` and two days of hours, 1 to 2 KB a
     slot; of all together `DriftState`, 37 days of outcomes of 130 KB a model, up to `MOST_JUDGED` verdicts of
-    1 KB.
+    300 bytes.
 
     Args:
-        partitions: of cards.
+        partitions: of cards, and of labels.
         drift: empty, for the features of the spec.
         maturity: event time after which a transaction is decided, ms.
     """
@@ -138,33 +125,23 @@ class MergeState:
     buckets = _FIRST_HOURS + HOUR_BUCKETS
 
     def __init__(self, partitions: int, drift: DriftState | None = None, maturity: int = 7 * DAY) -> None:
+        super().__init__(partitions, maturity)
         self.drift = drift or DriftState(())
-        self.days = JudgedDays(maturity)
+        self.days = JudgedDays(maturity, partitions)
         self.decisions = DecisionQuality()
-        self.kept = {MINUTES: MINUTES_KEPT, HOURS: maturity + AFTER_MATURITY}
-        #: the next offset of each input
-        self.positions: dict[str, int] = {}
-        #: by partition of cards
-        self.watermarks = dict.fromkeys(range(partitions), NEVER)
         #: by kind, slot and partition: position and tally
         self.parts: dict[str, dict[int, dict[int, tuple[int, Tally]]]] = {kind: {} for kind in WINDOWS}
         #: by kind and slot, the sums of its parts as far as they have been asked for
         self._sums: dict[str, dict[int, Tally]] = {kind: {} for kind in WINDOWS}
-        #: by day and role
+        #: by day and model (`champion:NAME`)
         self.quality: dict[int, dict[str, DayQuality]] = {}
         self.judged: dict[int, Judged] = {}
+        self.pair_days = PairDays()
+        self._pair_hours = PairHours()
+        #: hours whose parts have changed since those were asked for
+        self._changed: set[int] = set()
         #: windows that have changed since they were published
         self.due: set[Due] = set()
-        self.seen = SeenRows()
-
-    @property
-    def reached(self) -> int:
-        """Event time up to which windows are over."""
-        return reached(self.watermarks)
-
-    def oldest(self, kind: str) -> int:
-        """Start of the oldest slot of that kind that is kept."""
-        return oldest_slot(self.watermarks, kind, self.kept[kind])
 
     def tally(self, window: Window, kind: str, end: int) -> Tally:
         """What all partitions say of the window that ends at `end`."""
@@ -174,27 +151,52 @@ class MergeState:
                 sums[slot] = total(tally for _, tally in slots[slot].values())
         return total(sums[slot] for slot in window.slots(end) if slot in sums)
 
+    def evidence(self, pair: Pair, *, canary: bool) -> Evidence:
+        """What is known of a candidate since the move of the pair, beside the champion.
+
+        Of rows scored in the hours that are kept, and of days of outcomes that have been decided. Whether
+        scores are all alike is told by whole hours, once they are told as shapes.
+        """
+        hours = self._pair_hours
+        for hour in self._changed:
+            hours.replace(hour, total(tally for _, tally in self.parts[HOURS].get(hour, {}).values()))
+        self._changed.clear()
+        first, role = hours.first(pair), "canary" if canary else "shadow"
+        after = FOREVER if first is None else first
+        output = output_figures(
+            hours.figures(pair),
+            (
+                commonest(self.drift.scores_after(after, f"{role}:{pair.candidate}")),
+                commonest(self.drift.scores_after(after, f"champion:{pair.champion}")),
+            ),
+        )
+        return evidence(output, self.pair_days.until(pair, self.days.decided))
+
     def changed(self, kind: str, slot: int) -> Iterator[Due]:
         """The windows to be published when this slot changes: those of which everything is kept."""
         oldest = self.oldest(kind)
         for window in WINDOWS[kind]:
             yield from ((window.name, end) for end in window.ends(slot) if end - window.length >= oldest)
 
+    def _touched(self, kind: str, slot: int) -> None:
+        """The parts of the slot are others now."""
+        self._sums[kind].pop(slot, None)
+        if kind == HOURS:
+            self._changed.add(slot)
+
     def apply(self, delta: bytes) -> None:
         self.take(_decode_step(delta))
 
     def take(self, step: MergeStep) -> None:
         """Go on to where the step has led."""
-        self.positions.update(step.positions)
-        for partition, watermark in step.watermarks.items():
-            self.watermarks[partition] = max(watermark, self.watermarks.get(partition, NEVER))
+        self.read(step)
         for part in step.parts:
             self.parts[part.kind].setdefault(part.slot, {})[part.partition] = part.position, part.tally
-            self._sums[part.kind].pop(part.slot, None)
+            self._touched(part.kind, part.slot)
         for slot, tally in step.tallies.items():
             _, held = self.parts[HOURS].setdefault(slot, {}).setdefault(OUTCOMES, (0, {}))
             add(held, tally)
-            self._sums[HOURS].pop(slot, None)
+            self._touched(HOURS, slot)
         for day, tally in step.outcomes.items():
             self.days.add(day, tally)
         self.due |= step.due
@@ -208,7 +210,6 @@ class MergeState:
             self.days.decide(label_partition, until)
         for judged_day in step.days:
             self.days.go_on(judged_day)
-        self.seen.take(step.seen)
         for transaction, judged in step.judged:
             self.judged[transaction] = judged
         self.due.difference_update(step.published)
@@ -219,7 +220,7 @@ class MergeState:
             slots = self.parts[kind]
             for slot in [slot for slot in slots if slot < oldest]:
                 del slots[slot]
-                self._sums[kind].pop(slot, None)
+                self._touched(kind, slot)
         for day in [day for day in self.quality if day < step.days_gone]:
             del self.quality[day]
         for transaction in step.judged_gone:
@@ -244,21 +245,22 @@ class MergeState:
         return (end - lengths[name] for name, end in self.due if name in lengths)
 
     def count_scores(self, packed: bytes) -> None:
-        """Count outcomes by day and role.
+        """Count outcomes by day and model.
 
         Args:
-            packed: `time` and `card` i8, `fraud`, `alert` and `control` bool, `propensity` f8, `scores` f8
-                (rows, roles) with `roles` in the metadata; `sign` is -1 to take them back.
+            packed: `time` and `card` i8, `fraud`, `alert` and `control` bool, `propensity` and `threshold`
+                f8, `scores` f8 (rows, models) with `models`, `move` and `stood_in` in the metadata; `sign` is
+                -1 to take them back.
         """
         rows = columns.decode(packed)
-        roles = msgspec.convert(rows.meta["roles"], list[str])
+        models = msgspec.convert(rows.meta["models"], list[str])
         sign = rows.meta_int("sign")
         days = rows.ints("time") // DAY_MS
         for day in np.unique(days).tolist():
             chosen = days == day
             held = self.quality.setdefault(day, {})
-            for column, role in enumerate(roles):
-                held.setdefault(role, DayQuality()).update(
+            for column, model in enumerate(models):
+                held.setdefault(model, DayQuality()).update(
                     rows.ints("card")[chosen],
                     rows.bools("fraud")[chosen],
                     rows.floats("scores")[chosen, column],
@@ -273,6 +275,7 @@ class MergeState:
             rows.floats("propensity"),
             sign,
         )
+        self.pair_days.update(rows, models, sign)
 
     def dump(self, bucket: int) -> bytes:
         if bucket == _HEAD:
@@ -280,6 +283,8 @@ class MergeState:
             return _encode(_Head(self.positions, self.watermarks, seen, days))
         if bucket == _DECISIONS:
             return _encode(self.decisions.dump())
+        if bucket == _GATES:
+            return _encode(self.pair_days.dump())
         if bucket == _DRIFT:
             return self.drift.dump()
         if bucket >= _FIRST_HOURS:
@@ -295,7 +300,9 @@ class MergeState:
                     for day, held in self.quality.items()
                     if day % _BUCKETS == bucket
                 },
-                {name: each for name, each in self.judged.items() if name % _BUCKETS == bucket},
+                verdicts.pack(
+                    {name: each for name, each in self.judged.items() if name % _BUCKETS == bucket}
+                ),
                 sorted(each for each in self.due if _cut_due(each) == bucket),
             )
         )
@@ -308,6 +315,8 @@ class MergeState:
             self.days.load(head.days)
         elif bucket == _DECISIONS:
             self.decisions.load(_decode_decisions(data))
+        elif bucket == _GATES:
+            self.pair_days.load(_decode_pairs(data))
         elif bucket == _DRIFT:
             self.drift.load(data)
         elif bucket >= _FIRST_HOURS:
@@ -320,14 +329,18 @@ class MergeState:
         for kind, slots in self.parts.items():
             for slot in [slot for slot in slots if _cut(kind, slot) == bucket]:
                 del slots[slot]
+                self._touched(kind, slot)
             slots.update(saved.parts.get(kind, {}))
-            self._sums[kind].clear()
+            for slot in saved.parts.get(kind, {}):
+                self._touched(kind, slot)
         for day in [day for day in self.quality if day % _BUCKETS == bucket]:
             del self.quality[day]
         for day, held in saved.quality.items():
             self.quality[day] = {role: _unpacked(each) for role, each in held.items()}
         kept = {name: each for name, each in self.judged.items() if name % _BUCKETS != bucket}
-        self.judged = dict(sorted((kept | saved.judged).items(), key=lambda item: item[1].time))
+        self.judged = dict(
+            sorted((kept | verdicts.unpack(saved.judged)).items(), key=lambda item: item[1].time)
+        )
         self.due = {each for each in self.due if _cut_due(each) != bucket} | set(saved.due)
 
 
@@ -357,4 +370,5 @@ encode_step = _encode
 _decode_step = msgspec.msgpack.Decoder(MergeStep).decode
 _decode_bucket = msgspec.msgpack.Decoder(_Bucket).decode
 _decode_head = msgspec.msgpack.Decoder(_Head).decode
+_decode_pairs = msgspec.msgpack.Decoder(dict[int, dict[str, PackedDay]]).decode
 _decode_decisions = msgspec.msgpack.Decoder(Saved).decode

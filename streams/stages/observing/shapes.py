@@ -77,9 +77,14 @@ def add_packed(shape: Shape, packed: PackedShape) -> None:
     places = np.cumsum(_whole(packed.places))
     shape.features[0, places] += _whole(packed.rows)
     shape.features[1, places] += _whole(packed.sums)
-    for role, (bins, rows) in packed.scores.items():
-        counts = shape.scores.setdefault(role, np.zeros(SCORE_BINS, dtype=np.int64))
-        counts[_whole(bins)] += _whole(rows)
+    for role in packed.scores:
+        add_scores(shape.scores.setdefault(role, np.zeros(SCORE_BINS, dtype=np.int64)), packed, role)
+
+
+def add_scores(counts: npt.NDArray[np.int64], packed: PackedShape, role: str) -> None:
+    """Add the rows of a role to those by bin of the score, in place."""
+    bins, rows = packed.scores[role]
+    counts[_whole(bins)] += _whole(rows)
 
 
 def unpack(packed: PackedShape) -> Shape:

@@ -6,6 +6,7 @@
 * `…@by:MODEL|ARM`: transactions, alerts and the funnel by the model that decided and its arm;
 * `compared@shadow:NAME`, `differs`, `gap_millionths`: rows with a score of the shadow, those where it is on
   the other side of the threshold, the distance of the scores;
+* `…@gate:MOVE|CHAMPION|CANDIDATE`, by the hour alone: what gates judge (`gate_figures.py`);
 * `shown`, `opened`, `confirmed`, `dismissed`, `decision_ms`, …: the funnel (`monitoring/funnel.py`).
 
 A row belongs to the slot of its event time, but never after the watermark it was admitted at: one that is
@@ -24,24 +25,16 @@ import numpy.typing as npt
 
 from models.admission import FUTURE, LATE
 from monitoring.funnel import Alert, Progress, funnel_change
+from monitoring.live_quality import STAND_IN
 from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns, concat
-from streams.stages.observe_state import (
-    HOURS,
-    MINUTES,
-    MOST_ACTIONS,
-    SLOT_MS,
-    Held,
-    ObserveState,
-    ObserveStep,
-    Part,
-    Waiting,
-)
-from streams.stages.seen_rows import join
-from streams.stages.shape_parts import PackedShape, ShapesTold, add_up, pack
+from streams.stages.observing.gate_figures import count_pairs, seconds
+from streams.stages.observing.reading import HOURS, MINUTES, SLOT_MS
+from streams.stages.observing.shapes import PackedShape, ShapesTold, add_up, pack
+from streams.stages.observing.state import MOST_ACTIONS, Held, ObserveState, ObserveStep, Part, Waiting
 from streams.times import HOUR
 
 Ints = npt.NDArray[np.int64]
@@ -84,6 +77,22 @@ def by_role(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
     return scores
 
 
+def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
+    """Scores by role and name: `champion:<name>`, `canary:<name>`, `shadow:<name>`.
+
+    `STAND_IN` is at the end where rules stood in, before the model had learned or because it failed.
+    """
+    if not len(rows):
+        return {}
+    models = msgspec.convert(rows.meta.get("models", []), list[tuple[str, str, int]])
+    scores = [rows.floats("champion"), *rows.floats("shadows").T][: len(models)]
+    found = {}
+    for (role, name, version), each in zip(models, scores, strict=True):
+        stood_in = not version or (role == "champion" and rows.meta.get("stood_in"))
+        found[f"{role}:{name}{STAND_IN if stood_in else ''}"] = each
+    return found
+
+
 def arms(rows: Columns) -> dict[str, tuple[str, Bools]]:
     """By arm, the name of the model that decided and its rows; arms without rows are left out."""
     canary = rows.bools("arm") if "arm" in rows.arrays else np.zeros(len(rows), dtype=np.bool_)
@@ -99,7 +108,7 @@ class ObserveCore:
         """Scored rows of one score partition: remembers their alerts.
 
         Returns:
-            those that have not come before, to be counted, with the column `counts`.
+            those that have not come before, to be counted, with the columns `counts` and `seconds`.
         """
         source, watermark = rows.meta_int("score_partition"), rows.meta_int("watermark")
         change = ObserveStep(watermarks={source: watermark})
@@ -108,8 +117,9 @@ class ObserveCore:
         if len(rows):
             times = slot_times(rows)
             lively = live(rows, times)
-            counts = _counts(state, times, lively)
-            rows = Columns(rows.meta, rows.arrays | {"counts": counts}, rows.strings)
+            rows = Columns(rows.meta, dict(rows.arrays), rows.strings)
+            rows.arrays["counts"] = _counts(state, times, lively)
+            rows.arrays["seconds"] = seconds(rows)
             change.seen[str(source)] = rows.meta_int("settled"), rows.ints("offset").tobytes()
             if rows.bools("alert").any():
                 self._alerts(state, change, rows, times, lively)
@@ -129,7 +139,8 @@ class ObserveCore:
         alike: dict[str, list[Columns]] = {}
         for rows in parts:
             if len(rows):
-                alike.setdefault(repr(rows.meta.get("models")), []).append(Columns(rows.meta, rows.arrays))
+                key = repr([rows.meta.get(name) for name in ("models", "move", "stood_in")])
+                alike.setdefault(key, []).append(Columns(rows.meta, rows.arrays))
         for group in alike.values():
             rows = concat(group)
             _commit(state, step, ObserveStep(tallies=count_rows(rows), shapes=shapes(rows)))
@@ -231,12 +242,7 @@ def shapes(rows: Columns) -> dict[int, PackedShape]:
     hours = slot_times(rows) // SLOT_MS[HOURS] * SLOT_MS[HOURS]
     # By the hash of the transaction: the same rows, however they come.
     sampled = rows.words("transaction") % np.uint64(SAMPLED_OF) == 0
-    names = dict(roles(rows))
-    scores = {
-        role if role.startswith("shadow:") else f"{role}:{names[role]}": each
-        for role, each in by_role(rows).items()
-        if role in names
-    }
+    scores = by_model(rows)
     found = {}
     for hour in np.unique(hours).tolist():
         chosen = hours == hour
@@ -259,6 +265,10 @@ def count_rows(rows: Columns) -> dict[str, dict[int, Tally]]:
     hours = _tallies(rows.take(by_hour), SLOT_MS[HOURS]) if by_hour.any() else {}
     for slot, tally in minutes.items():
         add(hours.setdefault(slot - slot % SLOT_MS[HOURS], {}), tally)
+    in_hour = (counts & IN_HOUR) > 0
+    counted = rows if in_hour.all() else rows.take(in_hour)
+    for hour, tally in count_pairs(counted, slot_times(counted)).items():
+        add(hours.setdefault(hour, {}), tally)
     return {MINUTES: minutes, HOURS: hours}
 
 
@@ -341,10 +351,7 @@ def _commit(state: ObserveState, step: ObserveStep, change: ObserveStep) -> None
 
 def merge_steps(step: ObserveStep, change: ObserveStep) -> None:
     """Append what came after."""
-    step.positions.update(change.positions)
-    for partition, watermark in change.watermarks.items():
-        step.watermarks[partition] = max(watermark, step.watermarks.get(partition, watermark))
-    join(step.seen, change.seen)
+    step.follow(change)
     for kind, slots in change.tallies.items():
         held = step.tallies.setdefault(kind, {})
         for slot, tally in slots.items():
@@ -358,3 +365,4 @@ def merge_steps(step: ObserveStep, change: ObserveStep) -> None:
     step.shapes_told += change.shapes_told
     step.gone.update(change.gone)
     step.alerts_gone += change.alerts_gone
+    step.generation = max(step.generation, change.generation)

@@ -12,20 +12,22 @@ from monitoring.shapes import BINS, SCORE_BINS, Shape, shape_of
 from streams.contract.codecs import encode
 from streams.feature_settings import feature_spec
 from streams.settings import Settings
-from streams.stages.drift_state import HOUR_BUCKETS, DriftState, Evaluated, filling
-from streams.stages.shape_parts import ShapesTold, pack
+from streams.stages.observing.drift import HOUR_BUCKETS, DriftState, Evaluated, filling
+from streams.stages.observing.shapes import ShapesTold, pack
 from streams.times import HOUR
 from tests.streams.made_up import START
 
 NAMES = ("amount", "other")
 
 
-def told(hour: int, partition: int, *, model: str = "a", factor: float = 1.0) -> ShapesTold:
+def told(
+    hour: int, partition: int, *, model: str = "a", factor: float = 1.0, power: float = 1.0
+) -> ShapesTold:
     """The shape of an hour in a partition."""
     random = np.random.default_rng(hour * 10 + partition)
     features = np.exp(random.normal(3, 1, (120, 2)))
     features[:, 0] *= factor
-    scores = {f"champion:{model}": random.random(120)}
+    scores = {f"champion:{model}": random.random(120) ** power, "shadow:s": random.random(120)}
     shape = shape_of(features, scores, np.ones(120, np.bool_))
     return ShapesTold(partition, [(START + hour * HOUR, pack(shape))], START + hour * HOUR)
 
@@ -99,7 +101,55 @@ def test_another_champion_has_a_reference_of_its_own() -> None:
     assert models[-1] == "b"
     assert records[-1]["reference"]["start"] == START + (REFERENCE_HOURS + 10) * HOUR
     assert records[0]["windows"]["1h"][-1]["name"] != "champion:b"
-    assert {each["name"] for each in records[-1]["windows"]["24h"]} == {*NAMES, "champion:b"}
+    assert {each["name"] for each in records[-1]["windows"]["24h"]} == {*NAMES, "champion:b", "shadow:s"}
+
+
+def test_a_model_that_learns_after_the_reference_was_made_has_drifted_from_nothing() -> None:
+    """Rules have stood in for it: its scores are watched from its own first week on, the features all the
+    while. A restart forgets nothing of that.
+    """
+    state, learned = drift(), REFERENCE_HOURS + 40
+    run(state, history(range(learned), model="a/0"))
+    again = drift()
+    restore(state, again)
+    for each in (state, again):
+        records = run(each, history(range(learned, learned + REFERENCE_HOURS + 30), power=4.0))
+        assert {record["reference"]["start"] for record in records} == {START}
+        assert all(record["alarms"] == [] for record in records)
+        known = [
+            record["end"]
+            for record in records
+            if any(figure["name"] == "champion:a" for figure in record["windows"]["24h"])
+        ]
+        assert known[0] == START + (learned + REFERENCE_HOURS) * HOUR
+        assert all(any(f["name"] == "shadow:s" for f in record["windows"]["24h"]) for record in records)
+        assert each.hours == 24
+        end = learned + REFERENCE_HOURS + 30
+        alarms = [alarm for r in run(each, history(range(end, end + 30))) for alarm in r["alarms"]]
+        assert alarms == [{"kind": "score", "name": "champion:a", "factor": 0}]
+
+
+def test_a_model_is_watched_from_its_first_quiet_week_on() -> None:
+    """In its first week what it says of a day has nothing to do with what it said before: no shift could pass
+    a limit made of that.
+    """
+    state = drift()
+    for day in range(9):
+        # Scores of a day lie where those of no other day do, or of all but the last ones.
+        run(state, history(range(day * 24, day * 24 + 24), power=40.0 ** (4 - min(day, 5))))
+    end = 9 * 24
+    records = run(state, history(range(end, end + REFERENCE_HOURS), power=1 / 40))
+    limits = [
+        figure["limit"]
+        for record in records
+        for figure in record["windows"]["24h"]
+        if figure["name"] == "champion:a"
+    ]
+    assert limits[0] > 1 > limits[-1]
+    assert state.hours == 24
+    end += REFERENCE_HOURS
+    alarms = [alarm for r in run(state, history(range(end, end + 30))) for alarm in r["alarms"]]
+    assert alarms == [{"kind": "score", "name": "champion:a", "factor": 0}]
 
 
 def test_partitions_may_come_in_any_order() -> None:

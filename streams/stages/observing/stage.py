@@ -1,11 +1,11 @@
 """The observe stage: aggregates by event time, mergeable over partitions and workers.
 
 Two loops. *Partitions* read scored rows and feedback (key: card), sum them by slots of event time
-(`observe_core.py`) and send the parts that have changed to a topic with one partition. The *merge* reads
+(`core.py`) and send the parts that have changed to a topic with one partition. The *merge* reads
 those parts and the outcomes (`merge_core.py`), writes a record for every window to the metrics topic, and
-sets the gauges, and moves the canary as the gates say (`gate_watch.py`); it runs in one worker at a time.
+sets the gauges, and moves the canary as the gates say (`gates.py`); it runs in one worker at a time.
 
-State: tallies and alerts of every partition; the latest parts of all (`observe_state.py`, `merge_state.py`).
+State: tallies and alerts of every partition; the latest parts of all (`state.py`, `merge_state.py`).
 A part is sent whole and replaces the one before it, so that what is read or sent twice counts once; the shape
 of an hour is told when nothing more counts in it, and counts once a partition. Breaks:
 nothing; a window may be published more than once, the last record counts.
@@ -20,7 +20,7 @@ import faust
 from streams.contract.codecs import FeedbackDecoder
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import batch_topic, batches
-from streams.kafka.changelog import Changelog
+from streams.kafka.changelog import Change, Changelog
 from streams.kafka.outputs import Output
 from streams.stages import columns
 from streams.stages.alignment import NEVER
@@ -28,23 +28,19 @@ from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext, follow_assignment
 from streams.stages.control_feed import ControlFeed
-from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import StageLoop, Step
-from streams.stages.merge import MergeWork
-from streams.stages.observe_core import ObserveCore
-from streams.stages.observe_state import ObserveState, ObserveStep, encode_parts, encode_step
+from streams.stages.observing.core import ObserveCore
+from streams.stages.observing.gates import GateWatch
+from streams.stages.observing.merge import MergeWork
+from streams.stages.observing.reading import Unsaved
+from streams.stages.observing.shapes import SHAPES_KEY, cut, encode_shapes
+from streams.stages.observing.state import ObserveState, ObserveStep, encode_parts, encode_step
 from streams.stages.rows import require_spec
-from streams.stages.shape_parts import SHAPES_KEY, cut, encode_shapes
 from streams.times import DAY
 
 #: Messages taken at once.
 MOST_MESSAGES = 1024
-#: Between two saves, and two parts of a slot; when they are sent does not change what they say in the end.
-SAVE_SECONDS = 1.0
-#: Batches, and bytes of messages, that force a save: what is saved at once is one record of the changelog.
-MOST_UNSAVED = 64
-SAVE_BYTES = 1024 * 1024
-#: So does event time: in a replay no partition runs far ahead of the others.
+#: Event time that forces a save: in a replay no partition runs far ahead of the others.
 SAVE_EVENT_TIME = DAY
 #: Parts in a message: a part has up to 4 KB.
 _PARTS_IN_MESSAGE = 128
@@ -53,20 +49,17 @@ _PARTS_IN_MESSAGE = 128
 class ObserveWork:
     """One partition of cards."""
 
-    def __init__(self, partition: int, context: StageContext, changelog: Changelog, gates: GateWatch) -> None:
+    def __init__(self, partition: int, context: StageContext, changelog: Changelog) -> None:
         self._partition = partition
         self._context = context
         self._changelog = changelog
-        self._gates = gates
         self._core = ObserveCore()
         self._decoder = FeedbackDecoder(context.settings.input.max_value_bytes)
-        self._saved_at = context.clock()
         self.state = ObserveState(context.partitions, context.settings.labels.maturity)
         #: what has come since the last save
         self._step = ObserveStep()
         self._uncounted: list[Columns] = []
-        self._unsaved: list[RecordBatch] = []
-        self._unsaved_bytes = 0
+        self._unsaved = Unsaved(context.clock)
         #: the last hour of which the merge has been told the shape
         self._shapes_told = NEVER
         #: event time of the last save
@@ -75,33 +68,37 @@ class ObserveWork:
 
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state, identity(self._context, "scored"))
-        self._saved_until = self.state.watermark
         for source in ("scored", "feedback"):
             applied = {self._partition: self.state.positions.get(source, 0)}
             await require_applied(self._context, source, applied)
+        await self._changelog.save([Change(self._partition, self.state, self.begin())])
+
+    def begin(self) -> bytes:
+        """Go on from what has been restored; the delta, to be kept before anything is told."""
+        step = self.state.next_generation()
+        self.state.take(step)
+        self._saved_until = self.state.watermark
+        return encode_step(step)
 
     async def close(self) -> None:
         pass
 
     def tick(self) -> Iterator[Step]:
         """Save what waits for it, if it is time."""
-        if self._unsaved and self._context.clock() - self._saved_at >= SAVE_SECONDS:
+        if self._unsaved.due:
             yield from self._save()
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
         """Scored rows and feedback in the order in which they came."""
-        began = self._context.clock()
         for batch in batches:
             if batch.topic == self._context.name("scored"):
                 yield from self._scored(batch)
             else:
                 self._feedback(batch)
-            batch.release()
-            self._unsaved.append(batch)
+            self._unsaved.add(batch)
             if self._full:
                 yield from self._save()
-        if began - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED:
-            yield from self._save()
+        yield from self.tick()
 
     def _scored(self, batch: RecordBatch) -> Iterator[Step]:
         applied = self.state.positions.get("scored", 0)
@@ -111,9 +108,8 @@ class ObserveWork:
                 rows = columns.decode(value)
                 require_spec(rows, self._context.spec.digest)
                 fresh = self._core.scored(self.state, self._step, rows)
-                self._gates.scored(fresh)
                 self._uncounted.append(fresh)
-                self._unsaved_bytes += len(value)
+                self._unsaved.read([value])
                 if self._full:
                     self._core.move(self.state, self._step, "scored", record.offset + 1)
                     yield from self._save()
@@ -127,14 +123,12 @@ class ObserveWork:
         self._core.feedback(self.state, self._step, items)
         self._core.move(self.state, self._step, "feedback", batch.next_offset)
         self._actions += [item.action for item in items]
-        self._unsaved_bytes += sum(len(record.value or b"") for record in records)
+        self._unsaved.read(record.value for record in records)
 
     @property
     def _full(self) -> bool:
         """Whether as much has been read as is saved at once."""
-        return (
-            self._unsaved_bytes >= SAVE_BYTES or self.state.watermark - self._saved_until >= SAVE_EVENT_TIME
-        )
+        return self._unsaved.full or self.state.watermark - self._saved_until >= SAVE_EVENT_TIME
 
     def _save(self) -> Iterator[Step]:
         """Send what has changed, then keep what has."""
@@ -143,9 +137,8 @@ class ObserveWork:
         outputs = [*self._shapes(), *self._parts()]
         self._core.age(self.state, self._step)
         step, self._step = self._step, ObserveStep()
-        saved, self._unsaved, self._unsaved_bytes = self._unsaved, [], 0
+        saved, self._saved_until = self._unsaved.hand_out(), self.state.watermark
         actions, self._actions = self._actions, []
-        self._saved_until, self._saved_at = self.state.watermark, self._context.clock()
         yield Step(outputs, encode_step(step))
         for action in actions:
             self._context.metrics.alert_funnel.add(1, action)
@@ -194,7 +187,7 @@ def attach(app: faust.App, context: StageContext, control: ControlFeed) -> Obser
     log = Changelog(context.name("observe-state"), broker, outputs)
     partitions = StageLoop(
         "observe",
-        lambda partition: ObserveWork(partition, context, log, gates),
+        lambda partition: ObserveWork(partition, context, log),
         outputs,
         log,
         app.crash,

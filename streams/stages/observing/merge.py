@@ -7,6 +7,7 @@ again when something that belongs to it has come late; the last record of a wind
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from streams.contract.codecs import encode
 from streams.kafka.batches import RecordBatch
@@ -15,21 +16,19 @@ from streams.kafka.outputs import Output
 from streams.stages import columns
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
-from streams.stages.drift_state import DriftState, filling
-from streams.stages.gate_watch import GateWatch
 from streams.stages.loop import Step
-from streams.stages.merge_core import MergeCore
-from streams.stages.merge_gauges import MergeGauges
-from streams.stages.merge_state import MergeState, MergeStep, encode_step
-from streams.stages.observe_state import decode_parts
+from streams.stages.observing.drift import DriftState, filling
+from streams.stages.observing.gates import GateWatch
+from streams.stages.observing.gauges import MergeGauges
+from streams.stages.observing.merge_core import MergeCore
+from streams.stages.observing.merge_state import MergeState, MergeStep, encode_step
+from streams.stages.observing.reading import Unsaved
+from streams.stages.observing.shapes import SHAPES_KEY, decode_shapes
+from streams.stages.observing.state import decode_parts
 from streams.stages.rows import require_spec
-from streams.stages.shape_parts import SHAPES_KEY, decode_shapes
 
-#: Between two saves, at least, and between two records of a window.
-SAVE_SECONDS = 1.0
-#: Batches, and bytes of messages, that force a save: what is saved at once is one record of the changelog.
-MOST_UNSAVED = 64
-SAVE_BYTES = 1024 * 1024
+#: Between two records of a window, at least.
+PUBLISH_SECONDS = 1.0
 #: Between two settings of the gauges.
 SHOW_SECONDS = 2.0
 #: Records published at once.
@@ -47,9 +46,8 @@ class MergeWork:
         self._core = MergeCore()
         self._gauges = MergeGauges(context.metrics)
         self._step = MergeStep()
-        self._unsaved: list[RecordBatch] = []
-        self._unsaved_bytes = 0
-        self._saved_at = self._published_at = self._shown_at = context.clock()
+        self._unsaved = Unsaved(context.clock)
+        self._published_at = self._shown_at = context.clock()
         self.state = MergeState(
             context.partitions,
             DriftState(context.spec.names, filling(context.spec), partitions=context.partitions),
@@ -67,6 +65,10 @@ class MergeWork:
         """Show what another worker has found last, until there is more: an alarm that is on stays on."""
         if (hour := self.state.drift.found_last()) is not None:
             self._gauges.drift(hour)
+        self._show_day()
+
+    def _show_day(self) -> None:
+        """Show the last day judged."""
         if (day := self.state.days.found_last(self.state.quality)) is not None:
             self._gauges.day(day)
 
@@ -85,14 +87,13 @@ class MergeWork:
             for record in batch.records:
                 if record.offset >= applied:
                     self._take(source, record.key or b"", record.value or b"")
-                    self._unsaved_bytes += len(record.value or b"")
-                    if self._unsaved_bytes >= SAVE_BYTES:
+                    self._unsaved.read([record.value])
+                    if self._unsaved.full:
                         self._move(source, record.offset + 1)
                         yield from self._save()
             if batch.next_offset > applied:
                 self._move(source, batch.next_offset)
-            batch.release()
-            self._unsaved.append(batch)
+            self._unsaved.add(batch)
         yield from self._go_on()
 
     def _move(self, source: str, offset: int) -> None:
@@ -109,19 +110,18 @@ class MergeWork:
         rows = columns.decode(value)
         require_spec(rows, self._context.spec.digest)
         self._core.outcomes(self.state, self._step, rows)
-        self._gates.outcomes(rows)
 
     def _go_on(self) -> Iterator[Step]:
         now = self._context.clock()
-        if self._unsaved and (now - self._saved_at >= SAVE_SECONDS or len(self._unsaved) >= MOST_UNSAVED):
+        if self._unsaved.due:
             yield from self._save()
-        if self.state.due and now - self._published_at >= SAVE_SECONDS:
+        if self.state.due and now - self._published_at >= PUBLISH_SECONDS:
             self._published_at = now
             # A record of the changelog holds all that is in the state by then.
             if self._unsaved:
                 yield from self._save()
             yield from self._publish()
-        if outputs := self._gates.judge(self.state.reached):
+        if outputs := self._gates.judge(self.state):
             yield Step(outputs)
         if now - self._shown_at >= SHOW_SECONDS:
             self._shown_at = now
@@ -133,8 +133,7 @@ class MergeWork:
         """Keep what has been read, then evaluate the hours and days that are over."""
         self._core.age(self.state, self._step)
         step, self._step = self._step, MergeStep()
-        saved, self._unsaved, self._unsaved_bytes = self._unsaved, [], 0
-        self._saved_at = self._context.clock()
+        saved = self._unsaved.hand_out()
         yield Step((), encode_step(step))
         for batch in saved:
             batch.finish()
@@ -145,10 +144,16 @@ class MergeWork:
             yield Step(outputs, encode_step(evaluated))
             for each in told:
                 self._gauges.drift(each)
+        changed, again = self._core.days_again(self.state)
+        if again:
+            yield Step([self._of_day(record) for record in again], encode_step(changed))
+            self._show_day()
         for evaluated, record in self._core.days(self.state):
-            outputs = [Output(topic, 0, f"quality/{record['end']}".encode(), encode(record))]
-            yield Step(outputs, encode_step(evaluated))
+            yield Step([self._of_day(record)], encode_step(evaluated))
             self._gauges.day(record)
+
+    def _of_day(self, record: dict[str, Any]) -> Output:
+        return Output(self._context.name("metrics"), 0, f"quality/{record['end']}".encode(), encode(record))
 
     def _publish(self) -> Iterator[Step]:
         """The windows that are over and have changed."""
