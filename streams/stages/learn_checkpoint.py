@@ -52,6 +52,7 @@ class _Saved(msgspec.Struct):
     judged: dict[int, bool]
     learners: dict[str, bytes]
     verdicts: dict[int, dict[str, int]] = {}
+    remembered: tuple[list[int], list[int]] = ([], [])
 
 
 class LearnCheckpoint:
@@ -112,6 +113,7 @@ class LearnCheckpoint:
                 judged=state.judged,
                 learners={name: checkpoint.dump(learner) for name, learner in state.learners.items()},
                 verdicts=state.floods.counts,
+                remembered=state.floods.remembered,
             )
         )
         return checkpoint.seal(document, self._key)
@@ -141,7 +143,7 @@ class LearnCheckpoint:
         state.watermarks |= saved.watermarks
         state.clock, state.published_at = saved.clock, saved.published_at
         state.arrived, state.seen, state.judged = saved.arrived, saved.seen, saved.judged
-        state.floods.counts = saved.verdicts
+        state.floods.restore(saved.verdicts, saved.remembered)
         for name in self._kept(saved):
             try:
                 state.learners[name] = checkpoint.load(saved.learners[name])

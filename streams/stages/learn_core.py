@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import river
 
-from models.label_floods import LabelFloods
+from models.label_floods import LabelFloods, verdict_keys
 from models.learners.base import DriftEvent, Learner
 from models.outcome_weights import feedback_weights, outcome_weights
 from models.sampling import keep_mask
@@ -215,7 +215,8 @@ class LearnCore:
             "terminal": outcomes.words("hop").tolist(),
             "source": [bounded_source(source) for source in sources],
         }
-        return state.floods.count(outcomes.ints("event_time"), said, origins)
+        keys = verdict_keys(outcomes.words("transaction"), outcomes.bools("fraud"), outcomes.ints("known_at"))
+        return state.floods.count(outcomes.ints("event_time"), said, origins, keys)
 
     def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
         """Learn what has taken effect by `clock` (event time), publish at every step that it passes.

@@ -123,8 +123,8 @@ def test_how_outcomes_are_cut_changes_nothing(rows: Sequence[tuple[bool, int, in
         for part in parts:
             said, source, terminal, card = (list(each) for each in zip(*part, strict=True))
             origins = {"source": source, "terminal": terminal, "card": card}
-            times = np.zeros(len(part), np.int64)
-            found += floods.count(times, np.array(said, np.bool_), origins).tolist()
+            times, keys = np.zeros(len(part), np.int64), np.arange(len(found), len(found) + len(part))
+            found += floods.count(times, np.array(said, np.bool_), origins, keys.astype(np.uint64)).tolist()
         return found
 
     whole = counted([rows] if rows else [])
@@ -145,6 +145,48 @@ def test_a_restart_does_not_begin_to_count_anew() -> None:
     core = LearnCore(LearnRules(1000 * DAY, SPEC, most_verdicts=BOUNDS))
     assert core.take(again.state, outcomes(10, card=7, first=500)) == 0
     assert core.take(again.state, outcomes(10, card=8, first=600)) == BOUNDS["card"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_repeated_verdicts_use_up_nothing(restarted: bool) -> None:
+    """A label stage that died gives its last batch again: what others say that day is learned as ever."""
+    card = outcomes(3, card=7)
+    rest = outcomes(BOUNDS["card"] - 3, card=7, first=10)
+    state = learned(card, card, bounds={"card": BOUNDS["card"]})
+    if restarted:
+        kept = LearnCheckpoint(lambda: LearnState({"m": LEARNERS["logistic"](NAMES)}), {"m": ""})
+        kept.state = state
+        kept.load(0, kept.dump(0))
+        state = kept.state
+    core = LearnCore(LearnRules(1000 * DAY, SPEC, most_verdicts={"card": BOUNDS["card"]}))
+    for part in (card, rest, rest, outcomes(1, card=7, first=20)):
+        core.take(state, part)
+        for _ in core.advance(state, 1000 * DAY - 1):
+            pass
+    assert state.learners["m"].n_learned == BOUNDS["card"]
+    assert state.floods.flooded["card"] == 1
+
+
+def test_a_verdict_that_is_changed_and_changed_back_counts_every_time() -> None:
+    """Only what is the same to the moment is a repeat: nobody goes around the bound by turning to and fro."""
+    parts = []
+    for number in range(20):
+        part = outcomes(1, card=7, fraud=number % 2 == 0)
+        part.arrays["known_at"] = part.ints("known_at") + number
+        parts.append(part)
+    assert learned(*parts).learners["m"].n_learned == BOUNDS["card"]
+
+
+def test_repeats_are_known_among_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of those remembered at least; never more than that."""
+    monkeypatch.setattr("models.label_floods.MOST_REMEMBERED", 64)
+    floods, most = LabelFloods({"source": 1000}), np.ones(1, np.bool_)
+    for number in range(500):
+        for again in (number, max(0, number - 31)):
+            keys = np.full(1, again, np.uint64)
+            assert floods.count(np.zeros(1, np.int64), most, {"source": ["x"]}, keys).all()
+        assert sum(map(len, floods.remembered)) <= 64
+    assert floods.counts[0]["source/x"] == 500
 
 
 def test_workers_have_bounds_unless_told_otherwise() -> None:
