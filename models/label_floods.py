@@ -6,9 +6,10 @@ nothing. That bounds what any one origin can do without trust in what it says: t
 what decides how far a model can be moved (Steinhardt, Koh, Liang: Certified defenses for data poisoning
 attacks, NeurIPS 2017).
 
-Days are those of the transactions, which who labels them cannot choose. Counted is in the order in which
-outcomes come, which is that of their topic. A label stage that was restarted gives the verdicts of its last
-batch again: a repeat uses up nothing.
+Days are those that the stream had reached when it had the transactions, by its watermark: neither who labels
+them nor who stamps them can choose one. Counted is in the order in which outcomes come, which is that of
+their topic. A label stage that was restarted gives the verdicts of its last batch again: a repeat uses up
+nothing.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class LabelFloods:
         self._before: set[int] = set()
 
     def count(
-        self, event_times: Ints, said: Bools, origins: Mapping[str, Sequence[object]], keys: Words
+        self, watermarks: Ints, said: Bools, origins: Mapping[str, Sequence[object]], keys: Words
     ) -> Bools:
         """Which of n outcomes may teach: bool[n].
 
-        :param event_times: i64[n] of the transactions, epoch milliseconds.
+        :param watermarks: i64[n], where the stream was at the transactions, epoch milliseconds.
         :param said: bool[n], the verdicts; others always count.
         :param origins: by kind the origins of all n.
         :param keys: u64[n], ``verdict_keys``.
@@ -66,7 +67,7 @@ class LabelFloods:
             key = int(keys[row])
             if key in self._recent or key in self._before:
                 continue
-            counts = self._of(int(event_times[row]) // DAY)
+            counts = self._of(int(watermarks[row]) // DAY)
             names = {kind: f"{kind}/{origins[kind][row]}" for kind in self.most}
             full = next(
                 (kind for kind, name in names.items() if counts.get(name, 0) >= self.most[kind]), None

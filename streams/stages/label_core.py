@@ -38,11 +38,11 @@ from streams.stages.label_state import ANALYST, Alerted, LabelState, LabelStep, 
 
 #: Outcomes keep these columns of the scored rows.
 _CARRIED = (
-    "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "arm", "alert", "control",
-    "propensity",
+    "event_time", "watermark", "transaction", "card", "hop", "features", "champion", "shadows", "arm",
+    "alert", "control", "propensity",
 )  # fmt: skip
 #: And these, for the observe stage; a backtest has not all of them.
-_OBSERVED = ("offset", "watermark", "status", "amount_minor", "exponent", "threshold")
+_OBSERVED = ("offset", "status", "amount_minor", "exponent", "threshold")
 _CARRIED_STRINGS = ("transaction_id", "card_id")
 #: Source of an outcome about which nobody has said anything.
 MATURITY = "maturity"

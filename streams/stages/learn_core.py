@@ -172,7 +172,8 @@ class LearnCore:
         if not len(outcomes):
             return 0
         transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
-        known_at, matured_at = outcomes.ints("known_at"), outcomes.ints("event_time") + self.rules.maturity_ms
+        # By the watermark, as the label stage has it: an odd stamp matures with the transactions around it.
+        known_at, matured_at = outcomes.ints("known_at"), outcomes.ints("watermark") + self.rules.maturity_ms
         alert, propensity = outcomes.bools("alert"), outcomes.floats("propensity")
         sources = outcomes.strings["source"]
         said = np.array([source != MATURITY for source in sources], np.bool_)
@@ -216,7 +217,7 @@ class LearnCore:
             "source": [bounded_source(source) for source in sources],
         }
         keys = verdict_keys(outcomes.words("transaction"), outcomes.bools("fraud"), outcomes.ints("known_at"))
-        return state.floods.count(outcomes.ints("event_time"), said, origins, keys)
+        return state.floods.count(outcomes.ints("watermark"), said, origins, keys)
 
     def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
         """Learn what has taken effect by `clock` (event time), publish at every step that it passes.

@@ -43,7 +43,7 @@ def outcomes(
         {
             "transaction": own,
             "fraud": np.full(n, fraud),
-            "event_time": np.full(n, day * DAY, np.int64),
+            "watermark": np.full(n, day * DAY, np.int64),
             "known_at": np.full(n, day * DAY + 1, np.int64),
             "features": np.full((n, len(NAMES)), x),
             "alert": np.zeros(n, np.bool_),
@@ -98,6 +98,15 @@ def test_a_new_day_is_a_new_bound_and_old_ones_are_forgotten() -> None:
     stamped = outcomes(50, card=7)
     stamped.arrays["known_at"] = np.arange(50) * DAY
     assert learned(stamped).learners["m"].n_learned == BOUNDS["card"], "a label may not choose its day"
+
+
+def test_a_stamp_does_not_choose_its_day() -> None:
+    """Neither does one far ahead take a day of its own, nor do a hundred different ones have a bound each."""
+    spread = outcomes(100, card=7)
+    spread.arrays["event_time"] = np.arange(100) * DAY
+    state = learned(spread)
+    assert state.learners["m"].n_learned == BOUNDS["card"]
+    assert set(state.floods.counts) == {0}
 
 
 def test_many_origins_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
