@@ -10,6 +10,11 @@ Days are those that the stream had reached when it had the transactions, by its 
 them nor who stamps them can choose one. Counted is in the order in which outcomes come, which is that of
 their topic. A label stage that was restarted gives the verdicts of its last batch again: a repeat uses up
 nothing.
+
+Memory is bounded, by 6 MB. Up to `MOST_ORIGINS` origins, all days together, counts are exact. Beyond that
+they are too low by a few (Misra, Gries: Finding repeated elements, Science of Computer Programming 2, 1982):
+a flood teaches so many verdicts more, at most one for every `MOST_ORIGINS` origins that were counted. No
+verdict is refused for want of room.
 """
 
 from __future__ import annotations
@@ -22,11 +27,9 @@ import numpy as np
 from models.arrays import Bools, Ints, Words
 
 DAY = 86_400_000
-#: Days of which counts are kept; the oldest go first.
-DAYS_KEPT = 64
-#: Origins counted in a day; those that come later are not bounded.
-MOST_ORIGINS = 200_000
-#: Verdicts remembered for their repeats, 3 MB; half of them at least, the latest ones.
+#: Origins with a count, each of one day: 3 MB.
+MOST_ORIGINS = 20_000
+#: Verdicts remembered for their repeats: 3 MB; half of them at least, the latest ones.
 MOST_REMEMBERED = 32_768
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -41,7 +44,7 @@ class LabelFloods:
     """Counts verdicts by day and origin.
 
     :ivar most: verdicts on the transactions of a day that count, by kind of origin, the narrowest kind first.
-    :ivar counts: verdicts so far, by day, and by kind and origin.
+    :ivar counts: verdicts so far, by day, and by kind and origin; too low once there have been too many.
     :ivar flooded: verdicts that did not count, by the kind of origin that had too many.
     """
 
@@ -49,6 +52,7 @@ class LabelFloods:
         self.most = dict(most)
         self.counts: dict[int, dict[str, int]] = {}
         self.flooded: Counter[str] = Counter()
+        self._origins = 0
         self._recent: set[int] = set()
         self._before: set[int] = set()
 
@@ -67,7 +71,8 @@ class LabelFloods:
             key = int(keys[row])
             if key in self._recent or key in self._before:
                 continue
-            counts = self._of(int(watermarks[row]) // DAY)
+            day = int(watermarks[row]) // DAY
+            counts = self.counts.get(day, {})
             names = {kind: f"{kind}/{origins[kind][row]}" for kind in self.most}
             full = next(
                 (kind for kind, name in names.items() if counts.get(name, 0) >= self.most[kind]), None
@@ -79,8 +84,7 @@ class LabelFloods:
                 continue
             self._remember(key)
             for name in names.values():
-                if name in counts or len(counts) < MOST_ORIGINS:
-                    counts[name] = counts.get(name, 0) + 1
+                self._add(day, name)
         return allowed
 
     @property
@@ -93,6 +97,7 @@ class LabelFloods:
     ) -> None:
         """Go on from the ``counts`` and the ``remembered`` of another."""
         self.counts = {day: dict(origins) for day, origins in counts.items()}
+        self._origins = sum(map(len, counts.values()))
         self._before, self._recent = (set(keys) for keys in remembered)
 
     def _remember(self, key: int) -> None:
@@ -100,10 +105,20 @@ class LabelFloods:
         if len(self._recent) >= MOST_REMEMBERED // 2:
             self._before, self._recent = self._recent, set()
 
-    def _of(self, day: int) -> dict[str, int]:
-        if len(self.counts) >= DAYS_KEPT:
-            day = max(day, min(self.counts))  # what is older than all that is kept counts with the oldest
+    def _add(self, day: int, name: str) -> None:
         counts = self.counts.setdefault(day, {})
-        if len(self.counts) > DAYS_KEPT:
-            self.counts.pop(min(self.counts))
-        return counts
+        if name not in counts:
+            if self._origins >= MOST_ORIGINS:
+                self._wear()
+                return
+            self._origins += 1
+        counts[name] = counts.get(name, 0) + 1
+
+    def _wear(self) -> None:
+        """One more origin than there is room for: every count loses one, the new one its first."""
+        worn = {
+            day: {name: count - 1 for name, count in counts.items() if count > 1}
+            for day, counts in self.counts.items()
+        }
+        self.counts = {day: counts for day, counts in worn.items() if counts}
+        self._origins = sum(map(len, self.counts.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.deployment import Deployment, Shadow
 from models.gates import Limits
-from models.label_floods import DAYS_KEPT, LabelFloods
+from models.label_floods import LabelFloods
 from models.learners.base import Learner
 from models.learners.registry import LEARNERS
 from models.scorers.rules import RulesScorer
@@ -89,12 +90,11 @@ def test_sources_that_are_made_up_share_one_bound() -> None:
     assert learned(*parts).learners["m"].n_learned == BOUNDS["source"]
 
 
-def test_a_new_day_is_a_new_bound_and_old_ones_are_forgotten() -> None:
-    """Days are those of the transactions; memory is bounded by days and origins."""
-    parts = [outcomes(50, card=7, day=day, first=1000 * day) for day in range(DAYS_KEPT + 10)]
-    state = learned(*parts)
+def test_a_new_day_is_a_new_bound() -> None:
+    """Days are those of the transactions, and none is given up or thrown together with others."""
+    parts = [outcomes(50, card=7, day=day, first=1000 * day) for day in range(100)]
+    state = learned(*parts, *(outcomes(50, card=7, day=day, first=10**6 + 1000 * day) for day in range(100)))
     assert state.learners["m"].n_learned == BOUNDS["card"] * len(parts)
-    assert len(state.floods.counts) == DAYS_KEPT
     stamped = outcomes(50, card=7)
     stamped.arrays["known_at"] = np.arange(50) * DAY
     assert learned(stamped).learners["m"].n_learned == BOUNDS["card"], "a label may not choose its day"
@@ -110,12 +110,34 @@ def test_a_stamp_does_not_choose_its_day() -> None:
 
 
 def test_many_origins_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the cap those counted already stay bounded, and the source bounds the rest."""
+    """Beyond the cap a flood teaches one verdict more for every cap of origins that counted, whoever else
+    comes between; all the others are learned.
+    """
     monkeypatch.setattr("models.label_floods.MOST_ORIGINS", 100)
-    state = learned(outcomes(60, card=7), outcomes(1000, first=100), outcomes(60, card=7, first=2000))
-    assert len(state.floods.counts[0]) == 100
-    assert state.learners["m"].n_learned == BOUNDS["source"]
-    assert state.floods.flooded["card"] == 60 - BOUNDS["card"] + 60
+    honest = [outcomes(50, day=number // 3, first=1000 + 100 * number) for number in range(30)]
+    flood = [outcomes(50, card=7, terminal=7, first=100_000 + 100 * number) for number in range(30)]
+    state = learned(*(part for both in zip(honest, flood, strict=True) for part in both))
+    assert sum(map(len, state.floods.counts.values())) <= 100
+    counted = 3 * state.learners["m"].n_learned
+    assert 0 <= state.learners["m"].n_learned - 30 * 50 - BOUNDS["card"] <= counted / 100
+    assert set(state.floods.flooded) == {"card"}
+
+
+def test_honest_verdicts_are_learned_however_full_the_memory_is() -> None:
+    """With the counts of a hundred thousand cards of a hundred old days in it, and within its bytes."""
+    tracemalloc.start()
+    try:
+        floods, before = LabelFloods(BOUNDS), tracemalloc.get_traced_memory()[0]
+        for day in range(100):
+            rows = np.arange(day * 1000, (day + 1) * 1000, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+            names = rows.tolist()
+            origins = {"card": names, "terminal": names, "source": [each % 10 for each in names]}
+            days = np.full(1000, day * DAY)
+            assert floods.count(days, np.ones(1000, np.bool_), origins, rows).all()
+        most = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert 1_000_000 < most < 6_000_000
 
 
 @given(
