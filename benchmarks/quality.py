@@ -164,6 +164,7 @@ def main() -> int:
         "machine": load,
         "label_delay": options.label_delay,
         "analysts": options.analysts,
+        "champion": names["champion"],
         "backtest_seconds": round(seconds, 1),
         "backtest": backtest,
         "judged": judged,

@@ -17,13 +17,21 @@ import numpy.typing as npt
 Array = npt.NDArray[np.generic]
 Dtype = TypeVar("Dtype", bound=np.generic)
 
-_FORMAT = 2
+_FORMAT = 3
+#: Every array begins at a multiple of this.
+_ALIGNMENT = 8
+_DTYPES = {name: np.dtype(name) for name in ("<i8", "<u8", "<f8", "<i4", "<u4", "<f4", "<i2", "|u1", "|b1")}
 
 
 class _Packed(msgspec.Struct, array_like=True):
+    """`data` holds the arrays in the order of `arrays`, their types and shapes; one piece of memory is made
+    into many arrays much faster than many pieces.
+    """
+
     format: int
     meta: dict[str, object]
-    arrays: dict[str, tuple[str, tuple[int, ...], bytes]]
+    arrays: dict[str, tuple[str, tuple[int, ...]]]
+    data: memoryview
     strings: dict[str, list[str]]
 
 
@@ -97,7 +105,11 @@ class Columns:
         positions = index.tolist()
         return Columns(
             self.meta,
-            {name: array[index] for name, array in self.arrays.items()},
+            # By far the faster way each.
+            {
+                name: array[index] if array.ndim == 1 else array.take(index, axis=0)
+                for name, array in self.arrays.items()
+            },
             {name: [values[i] for i in positions] for name, values in self.strings.items()},
         )
 
@@ -124,10 +136,12 @@ class Columns:
         }
 
     def encode(self) -> bytes:
-        arrays = {
-            name: (array.dtype.str, array.shape, array.tobytes()) for name, array in self.arrays.items()
-        }
-        return _encode(_Packed(_FORMAT, self.meta, arrays, self.strings))
+        chunks = []
+        for array in self.arrays.values():
+            chunks.append(array.tobytes())
+            chunks.append(bytes(-array.nbytes % _ALIGNMENT))
+        arrays = {name: (array.dtype.str, array.shape) for name, array in self.arrays.items()}
+        return _encode(_Packed(_FORMAT, self.meta, arrays, memoryview(b"".join(chunks)), self.strings))
 
 
 def decode(data: bytes) -> Columns:
@@ -140,12 +154,14 @@ def decode(data: bytes) -> Columns:
         packed = _decode(data)
         if packed.format != _FORMAT:
             raise ColumnsError(f"columnar format {packed.format} is not {_FORMAT}")
-        arrays = {
-            # Copied, because a compiled kernel is compiled once more for arrays that cannot be written to.
-            name: np.frombuffer(raw, dtype=np.dtype(dtype)).reshape(shape).copy()
-            for name, (dtype, shape, raw) in packed.arrays.items()
-        }
-    except (msgspec.DecodeError, msgspec.ValidationError, TypeError, ValueError) as error:
+        # Copied, because a compiled kernel is compiled once more for arrays that cannot be written to.
+        memory, start = bytearray(packed.data), 0
+        arrays: dict[str, Array] = {}
+        for name, (dtype, shape) in packed.arrays.items():
+            array: Array = np.ndarray(shape, _DTYPES[dtype], memory, start)
+            arrays[name] = array
+            start += array.nbytes + -array.nbytes % _ALIGNMENT
+    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
         raise ColumnsError(f"not a columnar record: {error}") from error
     return Columns(packed.meta, arrays, packed.strings)
 

@@ -5,21 +5,18 @@ scoring watermark, and again when they mature. The second reading is a consumer 
 its position is part of the state. Writes outcomes (one partition, for the learners) and known frauds (key:
 last entity, for the windows), which also carry how far everything is decided.
 
-State by partition: labels not yet used, alerted rows, the position of the late reading (`label_core.py`). A
-batch read again after a crash may give an outcome twice; the windows ignore the second, the learn stage drops
-outcomes it has seen.
+State by partition: labels not yet used, alerted rows, the place of the late reading by score partition
+(`label_core.py`). A batch read again after a crash may give an outcome twice; the windows ignore the second,
+the learn stage drops outcomes it has seen.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
-import aiokafka
 import faust
 import numpy as np
 
@@ -29,9 +26,7 @@ from streams.contract.dead_letters import dead_letter
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
-from streams.kafka.connection import client_options
 from streams.kafka.outputs import Output
-from streams.sections import Broker
 from streams.settings import Settings
 from streams.stages import columns
 from streams.stages.alignment import NEVER
@@ -40,100 +35,16 @@ from streams.stages.columns import Columns
 from streams.stages.context import StageContext, follow_assignment
 from streams.stages.label_core import LabelJoin, LabelPolicy
 from streams.stages.label_state import LabelState, LabelStep, encode_step
+from streams.stages.late_reader import LateReader
 from streams.stages.loop import StageLoop, Step
 from streams.stages.rows import require_spec
 
 #: Records taken at once.
 MOST_RECORDS = 4096
-#: Messages of scored rows decided before the outputs are sent, and about as many are read ahead.
+#: Messages of scored rows decided before the outputs are sent.
 _LATE_MESSAGES = 64
 
 logger = logging.getLogger(__name__)
-
-
-class LateReader:
-    """Scored rows of one partition from an offset on, read ahead outside the consumer group.
-
-    Args:
-        on_news: called when messages have come after there were none.
-        on_lost: told how many messages were gone before they could be read.
-        on_error: told of the exception that has ended the reading; must end the worker.
-    """
-
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        broker: Broker,
-        on_news: Callable[[], None],
-        on_lost: Callable[[int], None],
-        on_error: Callable[[BaseException], Awaitable[None]],
-    ) -> None:
-        self._tp = aiokafka.TopicPartition(topic, partition)
-        self._on_news = on_news
-        self._on_lost = on_lost
-        self._next_offset = 0
-        self._on_error = on_error
-        self._consumer = aiokafka.AIOKafkaConsumer(
-            **client_options(broker),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=200,
-        )
-        self._fetched: deque[aiokafka.ConsumerRecord[Any, Any]] = deque()
-        self._head: tuple[int, Columns] | None = None
-        self._room = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self, offset: int) -> None:
-        """Connect; whatever keeps it from that, nothing stays open."""
-        try:
-            await self._consumer.start()
-            self._consumer.assign([self._tp])
-            self._consumer.seek(self._tp, offset)
-            self._next_offset = offset
-        except BaseException:
-            await self._consumer.stop()
-            raise
-        self._task = asyncio.create_task(self._read_ahead(), name=f"late-{self._tp.partition}")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._consumer.stop()
-
-    def peek(self) -> tuple[int, Columns] | None:
-        """The next message and its offset, or None while none has come."""
-        if self._head is None and self._fetched:
-            record = self._fetched.popleft()
-            if len(self._fetched) < _LATE_MESSAGES:
-                self._room.set()
-            self._head = record.offset, columns.decode(record.value or b"")
-        return self._head
-
-    def skip(self) -> None:
-        """The message that `peek` gave is done with."""
-        self._head = None
-
-    async def _read_ahead(self) -> None:
-        try:
-            while True:
-                fetched = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=_LATE_MESSAGES)
-                for records in fetched.values():
-                    # From the very start on there is nothing to miss: what came before was for another state.
-                    if 0 < self._next_offset < records[0].offset:
-                        self._on_lost(records[0].offset - self._next_offset)
-                    self._next_offset = records[-1].offset + 1
-                    nothing = not self._fetched
-                    self._fetched.extend(records)
-                    if nothing:
-                        self._on_news()
-                while len(self._fetched) >= _LATE_MESSAGES:
-                    self._room.clear()
-                    await self._room.wait()
-        except Exception as error:
-            await self._on_error(error)
 
 
 def label_policy(settings: Settings) -> LabelPolicy:
@@ -163,6 +74,7 @@ class LabelWork:
         self._context = context
         self._changelog = changelog
         self._late = late
+        self._sources = range(context.partitions)
         self._caught_up = caught_up
         self._join = LabelJoin(label_policy(settings))
         self._labels = LabelDecoder(settings.input.max_value_bytes)
@@ -174,8 +86,9 @@ class LabelWork:
     async def open(self) -> None:
         await self._changelog.restore(self._partition, self.state, identity(self._context, "scored"))
         # Reset to the earliest row, everything would be decided once more.
-        await require_applied(self._context, "scored", {self._partition: self.state.late_offset})
-        await self._late.start(self.state.late_offset)
+        places = {source: self.state.late.get(source, (0, 0))[0] for source in self._sources}
+        await require_applied(self._context, "scored", {self._partition: max(places.values())})
+        await self._late.start(places)
 
     async def close(self) -> None:
         await self._late.stop()
@@ -232,19 +145,20 @@ class LabelWork:
         # A stage that lags, for instance after a restart, takes its own lag for no silence of the labels.
         idle = now - self._label_seen_at >= idle_after and self._caught_up(self._partition)
         messages = 0
-        while (head := self._late.peek()) is not None:
-            offset, rows = head
-            self._require_own(rows)
-            ripe = self._join.ripe(self.state, rows.meta_int("score_partition"), labels_idle=idle)
-            decided, done = self._join.mature(self.state, step, rows, offset, ripe)
-            outcomes += decided
-            if not done:
-                break
-            self._late.skip()
-            messages += 1
-            if messages >= _LATE_MESSAGES:
-                yield from self._send(step, outcomes, idle, refused)
-                step, outcomes, refused, messages = LabelStep(), [], [], 0
+        for source in self._sources:
+            while (head := self._late.first(source)) is not None:
+                offset, rows = head
+                self._require_own(rows)
+                ripe = self._join.ripe(self.state, source, labels_idle=idle)
+                decided, done = self._join.mature(self.state, step, rows, offset, ripe)
+                outcomes += decided
+                if not done:
+                    break
+                self._late.drop(source)
+                messages += 1
+                if messages >= _LATE_MESSAGES:
+                    yield from self._send(step, outcomes, idle, refused)
+                    step, outcomes, refused, messages = LabelStep(), [], [], 0
         self._join.expire(self.state, step)
         yield from self._send(step, outcomes, idle, refused)
         self._count()
@@ -253,6 +167,10 @@ class LabelWork:
         self, step: LabelStep, outcomes: list[Columns], idle: bool, refused: list[Output]
     ) -> Iterator[Step]:
         outputs = refused + self._outcome_records(outcomes) + self._fraud_records(outcomes, idle)
+        if step != LabelStep():
+            self._join.passed(
+                self.state, step, {source: self._late.place(source) for source in self._sources}
+            )
         delta = encode_step(step) if step != LabelStep() else None
         if outputs or delta is not None:
             yield Step(outputs, delta)
@@ -351,6 +269,7 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LabelWork]:
         late = LateReader(
             context.name("scored"),
             partition,
+            context.partitions,
             context.settings.broker,
             on_news=partial(loop.nudge, partition),
             on_lost=partial(lost, partition),

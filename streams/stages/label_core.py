@@ -25,7 +25,7 @@ has been scored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -238,19 +238,22 @@ class LabelJoin:
         Returns:
             the outcomes, and whether all rows of the message are decided.
         """
-        start = state.late_row if offset == state.late_offset else 0
+        partition = rows.meta_int("score_partition")
+        reached = state.late.get(partition, (0, 0))
+        start = reached[1] if offset == reached[0] else 0
         # The watermark a row was scored at does not fall from row to row, and no odd stamp moves it: no row
         # waits for the maturity of a date in the future, its own or that of the row before it.
         times = rows.ints("watermark") if len(rows) else np.empty(0, np.int64)
         unripe = np.flatnonzero(times[start:] > ripe)
         stop = start + int(unripe[0]) if len(unripe) else len(times)
-        done = stop == len(times)
-        partition = rows.meta_int("score_partition")
-        until = rows.meta_int("watermark") if done else int(times[stop]) - 1
+        watermark = rows.meta_int("watermark")
+        # One without rows waits, too: what comes after it is not needed sooner.
+        done = stop == len(times) and (stop > 0 or watermark <= ripe)
+        until = watermark if done else (int(times[stop]) if stop < len(times) else watermark) - 1
         change = LabelStep(undecided=_risen(state.undecided, partition, until))
         position = (offset + 1, 0) if done else (offset, stop)
-        if position > (state.late_offset, state.late_row):
-            change.late_offset, change.late_row = position
+        if position > reached:
+            change.late[partition] = position
         keep, fraud, source, known_at, labelled_at = [], [], [], [], []
         for index in range(start, stop):
             transaction = rows.strings["transaction_id"][index]
@@ -281,6 +284,14 @@ class LabelJoin:
         outcomes = _outcomes(chosen, fraud, known_at, labelled_at, source)
         outcomes.arrays["matured"] = np.ones(len(keep), dtype=np.bool_)
         return [outcomes], done
+
+    def passed(self, state: LabelState, step: LabelStep, places: Mapping[int, int]) -> None:
+        """The late reading has nothing of these score partitions left before these offsets."""
+        change = LabelStep()
+        for partition, offset in places.items():
+            if (offset, 0) > state.late.get(partition, (0, 0)):
+                change.late[partition] = offset, 0
+        self._commit(state, step, change)
 
     def expire(self, state: LabelState, step: LabelStep) -> int:
         """Drop the verdicts whose transaction has not come within the expiry, and what is beyond `max_held`.

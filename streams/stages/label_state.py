@@ -90,8 +90,7 @@ class LabelStep(msgspec.Struct, array_like=True):
     released: list[str] = []
     scored: dict[int, int] = {}
     undecided: dict[int, int] = {}
-    late_offset: int = 0
-    late_row: int = 0
+    late: dict[int, tuple[int, int]] = {}
     labels_until: int = NEVER
 
     def add(self, change: LabelStep) -> None:
@@ -104,8 +103,7 @@ class LabelStep(msgspec.Struct, array_like=True):
         self.released += change.released
         self.scored.update(change.scored)
         self.undecided.update(change.undecided)
-        if (change.late_offset, change.late_row) > (self.late_offset, self.late_row):
-            self.late_offset, self.late_row = change.late_offset, change.late_row
+        self.late.update(change.late)
         self.labels_until = max(self.labels_until, change.labels_until)
 
 
@@ -143,8 +141,7 @@ class _Bucket(msgspec.Struct, array_like=True):
 class _Head(msgspec.Struct, array_like=True):
     scored: dict[int, int]
     undecided: dict[int, int]
-    late_offset: int
-    late_row: int
+    late: dict[int, tuple[int, int]]
     labels_until: int
 
 
@@ -161,8 +158,8 @@ class LabelState:
         self.scored: dict[int, int] = {}
         #: watermark up to which every row is decided, by score partition
         self.undecided: dict[int, int] = {}
-        self.late_offset = 0
-        self.late_row = 0
+        #: offset and row up to which the late reading has decided everything, by score partition
+        self.late: dict[int, tuple[int, int]] = {}
         #: the clock of labels: up to when they have been read
         self.labels_until = NEVER
         #: time and card of a label too far ahead of the clock, until another card confirms it; not kept
@@ -196,8 +193,7 @@ class LabelState:
             self._alert_ages.remove(transaction)
         self.scored.update(step.scored)
         self.undecided.update(step.undecided)
-        if (step.late_offset, step.late_row) > (self.late_offset, self.late_row):
-            self.late_offset, self.late_row = step.late_offset, step.late_row
+        self.late.update(step.late)
         self.labels_until = max(self.labels_until, step.labels_until)
 
     def oldest_verdict(self) -> tuple[int, str] | None:
@@ -210,9 +206,7 @@ class LabelState:
 
     def dump(self, bucket: int) -> bytes:
         if bucket == _BUCKETS:
-            return _encode(
-                _Head(self.scored, self.undecided, self.late_offset, self.late_row, self.labels_until)
-            )
+            return _encode(_Head(self.scored, self.undecided, self.late, self.labels_until))
         return _encode(
             _Bucket(
                 {name: self.verdicts[name] for name in _in_bucket(self.verdicts, bucket)},
@@ -224,7 +218,7 @@ class LabelState:
         if bucket == _BUCKETS:
             head = _decode_head(data)
             self.scored, self.undecided = head.scored, head.undecided
-            self.late_offset, self.late_row = head.late_offset, head.late_row
+            self.late = head.late
             self.labels_until = head.labels_until
             return
         saved = _decode_bucket(data)

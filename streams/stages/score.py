@@ -25,19 +25,21 @@ from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output
 from streams.stages import columns
-from streams.stages.alignment import FOREVER, NEVER, EventTimeGate
+from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.belonging import identity, require_applied
 from streams.stages.columns import Columns
-from streams.stages.context import Heartbeat, StageContext, follow_assignment
+from streams.stages.context import StageContext, follow_assignment
 from streams.stages.control_feed import ControlFeed
 from streams.stages.decisions import decision_policy
 from streams.stages.loop import StageLoop, Step
 from streams.stages.model_feed import ModelFeed
 from streams.stages.models_in_use import ModelsInUse
-from streams.stages.rows import exponents, rows_in_message
+from streams.stages.rows import rows_in_message
+from streams.stages.score_alignment import ScoreAlignment
 from streams.stages.score_core import ScoreCore, ScoreState, ScoreStep
 from streams.stages.score_counts import ScoreCounts
 from streams.stages.score_publisher import Publisher
+from streams.stages.scored_records import ScoredRecords
 from streams.stages.waiting_rows import Chunk, WaitingRows
 
 logger = logging.getLogger(__name__)
@@ -48,17 +50,6 @@ CHUNK_ROWS = 4096
 MOST_MESSAGES = 1024
 #: Between two marks of a partition without rows.
 _MARK_SECONDS = 0.25
-#: Fewest rows of a batch that tells what a model takes for a row.
-_ROWS_TIMED = 32
-_SCORED = (
-    "event_time", "watermark", "offset", "transaction", "card", "hop", "features", "champion", "shadows",
-    "arm", "alert", "control", "propensity", "threshold", "amount_minor", "status", "record_time",
-)  # fmt: skip
-
-
-#: How long an input may stay silent after a restart before it is taken for idle: other workers may be
-#: restarting, too.
-_RETURN_MS = 30_000
 #: What the label stage has told is saved with the next rows, or after this.
 _SAVE_SECONDS = 1.0
 #: While rows wait, what they wait for is asked again: the label stage may be another one by now.
@@ -96,28 +87,24 @@ class ScoreWork:
         self._counts = ScoreCounts(context, policy)
         self._models = ModelsInUse(partition, context, feed, control)
         self._deployment = self._models.deployment
-        self._soonest = settings.labels.soonest
         shadows = len(self._deployment.shadows)
         self._chunk_rows = min(CHUNK_ROWS, rows_in_message(len(context.spec.names) + shadows) // 2)
-        self._patience = 0
-        self._told: dict[int, int] = {}
         self._unsaved: list[RecordBatch] = []
         self._scored = 0
         #: rows received that are neither scored nor waiting; always 0
         self.unaccounted = 0
         self._known_frauds = context.name("known-frauds")
-        self._heartbeat = Heartbeat(context.partitions)
+        self._records = ScoredRecords(context, partition)
         #: After a restart, while rows may come that have been scored and not saved; and the offset after the
         #: last of those, once one has come.
         self._pinned = False
         self._pinned_until: int | None = None
-        self._saved_at = self._marked_at = context.clock()
-        self._scored_until = NEVER
+        self._saved_at = context.clock()
         self.state = ScoreState(context.spec, lateness_ms=settings.time.allowed_lateness)
-        #: whether a feature depends on known frauds: without one no row waits for labels
-        self._looks_at_frauds = self.state.entity is not None and self.state.entity.risk is not None
+        entity = self.state.entity
+        looks_at_frauds = entity is not None and entity.risk is not None
+        self._alignment = ScoreAlignment(context, partition, looks_at_frauds=looks_at_frauds)
         self.waiting: WaitingRows[RecordBatch] = WaitingRows({})
-        self._gate = EventTimeGate((), idle_after_ms=0)
 
     async def open(self) -> None:
         restored = await self._changelog.restore(
@@ -125,23 +112,16 @@ class ScoreWork:
         )
         applied = {card_partition: last + 1 for card_partition, last in self.state.applied.items()}
         await require_applied(self._context, "transactions", applied)
-        alignment = self._context.settings.alignment
-        kinds = ("cards", "labels") if self._looks_at_frauds else ("cards",)
-        inputs = [(kind, p) for p in range(self._context.partitions) for kind in kinds]
-        self._gate = EventTimeGate(inputs, idle_after_ms=alignment.idle_after)
-        self._patience = max(alignment.idle_after, _RETURN_MS) if alignment.idle_after else 0
-        if restored.deltas or restored.buckets:
-            self._gate.patience = {name: self._patience for name in inputs if name[0] == "cards"}
-        for label_partition, until in self.state.told.items() if self._looks_at_frauds else ():
-            self._gate.advance(("labels", label_partition), until)
-            self._gate.patience["labels", label_partition] = self._patience
+        anew = not (restored.deltas or restored.buckets)
+        if not anew:
+            self._alignment.restored(self.state.told)
         self.waiting = WaitingRows(self.state.applied, self._context.spec.digest, self.state.ahead)
         slots = self.state.slots
         known = slots is None or self._models.restore(slots)
         # Whoever adopted them may have died before it said so.
         self._unannounced = slots is not None and known
         # Versions that are gone cannot score again what they have scored.
-        self._pinned = bool(restored.deltas or restored.buckets) and known
+        self._pinned = known and not anew
         self._counts.models(self._deployment)
 
     def handle(self, batches: list[RecordBatch]) -> Iterator[Step]:
@@ -151,10 +131,7 @@ class ScoreWork:
             if batch.topic != self._known_frauds:
                 parts = [columns.decode(record.value or b"") for record in batch.records]
                 for part in parts:
-                    source = ("cards", part.meta_int("card_partition"))
-                    self._gate.patience.pop(source, None)
-                    # More rows may come with the same watermark.
-                    self._gate.advance(source, part.meta_int("watermark") - 1)
+                    self._alignment.take_cards(part.meta_int("card_partition"), part.meta_int("watermark"))
                 self.waiting.put(parts, batch)
                 if self._pinned_until is None:
                     self._pinned_until = max(batch.highwater or 0, batch.next_offset)
@@ -168,8 +145,8 @@ class ScoreWork:
         yield from self._release()
         if self._unsaved and self._context.clock() - self._saved_at > _SAVE_SECONDS:
             yield from self._save(None, None, ScoreStep())
-        owed = self._heartbeat.owed(self._context.clock())
-        if self.waiting.rows and self._context.clock() - self._marked_at > _REPEAT_SECONDS:
+        owed = self._records.owed()
+        if self.waiting.rows and self._records.marked_before(_REPEAT_SECONDS):
             yield self._mark(range(self._context.partitions))
         elif owed:
             yield self._mark(owed)
@@ -181,12 +158,7 @@ class ScoreWork:
         """Frauds that have become known, and up to when the label stage has told all."""
         parts = [columns.decode(record.value or b"") for batch in batches for record in batch.records]
         for part in parts:
-            source, until = part.meta_int("label_partition"), part.meta_int("told")
-            self._told[source] = max(until, self._told.get(source, until))
-            if self._looks_at_frauds:
-                self._gate.advance(("labels", source), until)
-                # It says so itself when no labels come.
-                self._gate.patience["labels", source] = self._patience
+            self._alignment.take_told(part.meta_int("label_partition"), part.meta_int("told"))
         # The batches are finished by the next save, maybe that of rows: it keeps what has been told.
         self._unsaved += batches
         frauds = [part for part in parts if len(part)]
@@ -198,27 +170,15 @@ class ScoreWork:
     def _release(self) -> Iterator[Step]:
         """Score what every input has reached."""
         if not self.waiting.rows:
-            self._gate.rest(self._context.now_ms())
+            self._alignment.rest(self._context.now_ms())
             yield from self._finish(self.waiting.done(FOREVER))
             yield from self._pass_time()
             return
         if self.state.began == NEVER:
             self.state.began = self.waiting.oldest()
-        for partition in range(self._context.partitions) if self._looks_at_frauds else ():
-            # No verdict takes effect before this.
-            self._gate.advance(("labels", partition), self.state.began + self._soonest - 1)
-        given_up = set(self._gate.given_up)
         now, alignment = self._context.now_ms(), self._context.settings.alignment
         live, newest = self.waiting.live(now, alignment.live_within)
-        frontier = self._gate.frontier(newest, now) if newest > NEVER else FOREVER
-        newly = self._gate.given_up - given_up if self._patience else set()
-        for source in range(self._context.partitions):
-            if ("labels", source) in newly:
-                logger.warning(
-                    "partition %d no longer waits for the labels of partition %d: frauds may count late",
-                    self._partition,
-                    source,
-                )
+        frontier = self._alignment.frontier(self.state.began, newest, now)
         if self.waiting.rows > alignment.max_buffered_rows:
             self._context.metrics.alignment_overdue.add(1, "score")
             frontier = FOREVER
@@ -226,9 +186,9 @@ class ScoreWork:
             yield from self._score(chunk, frontier)
         self.unaccounted = self.waiting.received - self._scored - self.waiting.rows
         yield from self._finish(self.waiting.done(frontier, live))
-        if self._scored_until < frontier < FOREVER:
+        if self._records.until < frontier < FOREVER:
             # An hour without rows is scored, too: the label stage waits for it.
-            self._scored_until = frontier
+            self._records.until = frontier
             yield self._mark(range(self._context.partitions))
 
     def _finish(self, batches: list[RecordBatch]) -> Iterator[Step]:
@@ -241,26 +201,32 @@ class ScoreWork:
 
     def _pass_time(self) -> Iterator[Step]:
         """Without rows of its own a partition goes on with the cards: learners wait for the slowest one."""
-        reached = self._gate.reached(("cards", partition) for partition in range(self._context.partitions))
-        if reached > self._scored_until and self._context.clock() - self._marked_at > _MARK_SECONDS:
-            self._scored_until = reached
+        reached = self._alignment.cards_reached()
+        if reached > self._records.until and self._records.marked_before(_MARK_SECONDS):
+            self._records.until = reached
             yield self._mark(range(self._context.partitions))
 
     def _mark(self, partitions: Iterable[int]) -> Step:
         """Tell the label stage how far scoring is and what it has seen."""
-        self._marked_at = self._context.clock()
-        topic, marker = self._context.name("scored"), Columns(self._scored_meta()).encode()
-        return Step([Output(topic, partition, None, marker) for partition in partitions])
+        return Step(self._records.marks(partitions, self._deployment, self.waiting.newest))
 
     def _score(self, chunk: Chunk, frontier: int) -> Iterator[Step]:
         yield from self._adopt_models()
         rows = chunk.rows
         scored = self._core.process(self.state, self._deployment, rows)
-        self._scored_until = max(self._scored_until, min(frontier, chunk.until))
+        self._records.until = max(self._records.until, min(frontier, chunk.until))
         outputs = list(
             self._publisher.outputs(scored, self._deployment, self._core, hold_alerts=self._alerts_held)
         )
-        outputs += self._scored_records(scored, everywhere=frontier < FOREVER)
+        outputs += self._records.rows(
+            scored,
+            self._core,
+            self._deployment,
+            self.waiting.newest,
+            self.state.applied,
+            # Rows that have waited for the label stage go on in step with it.
+            everywhere=frontier < FOREVER,
+        )
         step = ScoreStep(
             applied=chunk.applied, began=self.state.began, ahead=chunk.ahead, decisions=self._core.change
         )
@@ -284,43 +250,11 @@ class ScoreWork:
     def _save(
         self, rows: Columns | None, frauds: Columns | None, step: ScoreStep, outputs: Sequence[Output] = ()
     ) -> Iterator[Step]:
-        step = replace(step, told=dict(self._told))
+        step = replace(step, told=dict(self._alignment.told))
         self.state.advance(step)
         saved, self._unsaved = self._unsaved, []
         self._saved_at = self._context.clock()
         yield Step(outputs, self.state.delta(rows, frauds, step), finishes=saved, ahead=step.slots is None)
-
-    def _scored_meta(self) -> dict[str, object]:
-        return {
-            "score_partition": self._partition,
-            "spec": self._context.spec.digest,
-            "watermark": self._scored_until,
-            "seen": max(self._scored_until, self.waiting.newest),
-            "models": [list(model) for model in self._deployment.models()],
-        }
-
-    def _scored_records(self, rows: Columns, *, everywhere: bool) -> list[Output]:
-        """The scored rows for later stages, a message for every card partition: it carries the watermark."""
-        # In small batches the time is all overhead.
-        seconds = [each / len(rows) for each in self._core.seconds] if len(rows) >= _ROWS_TIMED else []
-        kept = Columns(
-            self._scored_meta()
-            | {"row_seconds": seconds, "stood_in": self._core.stood_in}
-            | {"threshold": float(rows.floats("threshold")[-1])},
-            {name: rows.arrays[name] for name in _SCORED} | {"exponent": exponents(rows.strings["currency"])},
-            {name: rows.strings[name] for name in ("transaction_id", "card_id")},
-        )
-        parts, nothing = kept.split(rows.ints("card_partition")), kept.part(0, 0)
-        topic = self._context.name("scored")
-        # Rows that have waited for the label stage go on in step with it.
-        told = range(self._context.partitions) if everywhere else list(parts)
-        outputs = []
-        for partition in self._heartbeat.due(told, self._context.clock()):
-            part = parts.get(partition, nothing)
-            # Rows up to there stand in messages before this one (`seen_rows.py`).
-            meta = kept.meta | {"settled": self.state.applied.get(partition, -1)}
-            outputs.append(Output(topic, partition, None, Columns(meta, part.arrays, part.strings).encode()))
-        return outputs
 
     @property
     def _alerts_held(self) -> bool:

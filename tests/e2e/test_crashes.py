@@ -78,6 +78,8 @@ def judge(deployment: Deployment, stream: Stream, digest: str) -> None:
     seen = deployment.seen
     assert set(seen.scores) == {each["transaction_id"] for each in stream.good}
     assert seen.contradictions() == []
+    # Worth a word of its own: without waiting, the features are those of a live stream.
+    assert [worker.log() for worker in deployment.workers if "frauds may count late" in worker.log()] == []
     assert seen.digest() == digest
     alerts = {alert["transaction_id"]: alert["alert_id"] for alert in seen.alerts}
     assert len({alert["alert_id"] for alert in seen.alerts}) == len(alerts)

@@ -17,8 +17,8 @@ from streams.kafka.changelog import Changelog
 from streams.settings import Settings, load
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
-from streams.stages.label import LateReader
 from streams.stages.label_state import LabelState
+from streams.stages.late_reader import LateReader
 from tests.streams.clients import numbered, publish, unique
 
 PARTITIONS = 2
@@ -107,8 +107,10 @@ def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
             elif opening == "ends":
                 task = asyncio.create_task(require_applied(made, "scored", {0: 1}))
             else:
-                late = LateReader("scored", 0, made.settings.broker, lambda: None, lambda _: None, unexpected)
-                task = asyncio.create_task(late.start(0))
+                late = LateReader(
+                    "scored", 0, 1, made.settings.broker, lambda: None, lambda _: None, unexpected
+                )
+                task = asyncio.create_task(late.start({0: 0}))
             async with asyncio.timeout(10):
                 await connected.wait()
                 task.cancel()

@@ -10,15 +10,19 @@ from streams.app import build
 from streams.kafka.batches import PartitionBook
 from streams.kafka.changelog import Changelog
 from streams.settings import load
-from streams.stages.label import LabelWork, LateReader
+from streams.stages.label import LabelWork
+from streams.stages.late_reader import LateReader
 from tests.streams.sources import Source
 
 
 class NothingLate:
     """No scored row matures."""
 
-    def peek(self) -> None:
+    def first(self, score_partition: int) -> None:
         return None
+
+    def place(self, score_partition: int) -> int:
+        return 0
 
 
 def test_labels_are_counted_by_what_became_of_them_and_what_they_contradict() -> None:

@@ -497,7 +497,7 @@ def test_a_checkpoint_taken_piece_by_piece_gives_the_state(
             continue
         if begun:
             again.apply(joined.steps[-1])
-    for name in ("verdicts", "alerted", "scored", "undecided", "late_offset", "late_row", "labels_until"):
+    for name in ("verdicts", "alerted", "scored", "undecided", "late", "labels_until"):
         assert getattr(again, name) == getattr(joined.state, name)
     assert again.oldest_verdict() == joined.state.oldest_verdict()
     assert again.oldest_alert() == joined.state.oldest_alert()
