@@ -213,14 +213,15 @@ class LabelJoin:
 
         The clock is that of labels, since they arrive in the order of `labelled_at`; more may come with the
         same time. While no labels arrive it is the newest transaction that scoring has seen, as far
-        as scoring may get next: labels up to then were published before it.
+        as scoring may get next: labels up to then were published before it. None is decided before it has been
+        read promptly, too: until then nobody knows whether it is an alert, whose verdicts act at once.
         """
         clock = state.labels_until - 1
+        scored = state.scored.get(score_partition, NEVER)
         if labels_idle:
-            scored = state.scored.get(score_partition, NEVER)
             seen = state.seen.get(score_partition, NEVER)
             clock = max(clock, scored, min(scored + self.policy.soonest_ms, seen))
-        return clock - self.policy.maturity_ms
+        return min(clock - self.policy.maturity_ms, scored)
 
     def told(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
         """All that takes effect in the score partition up to this event time has been given as outcomes."""

@@ -589,6 +589,20 @@ def test_one_odd_stamp_changes_no_other_outcome(
     assert outcomes(disturbed) == outcomes(ordered)
 
 
+def test_nothing_is_decided_before_it_is_known_for_an_alert() -> None:
+    """Of a history that is replayed labels are there long before, and the late reading may be ahead."""
+    joined = Joined()
+    joined.score({"a": (10, False)})
+    joined.label("b", True, 12)
+    joined.label("z", False, 12 + 5 * MATURITY)
+    assert joined.join.ripe(joined.state, 0, labels_idle=False) == 10
+    assert joined.join.ripe(joined.state, 0, labels_idle=True) == 10
+    assert joined.join.ripe(joined.state, 1, labels_idle=False) == NEVER
+    found = joined.score({"b": (11, True)})
+    assert [(name, at) for name, _, at, *_ in found] == [("b", 12)]
+    assert joined.join.ripe(joined.state, 0, labels_idle=False) == 11
+
+
 def test_outcomes_say_whether_they_have_matured() -> None:
     """Those decided by time; a verdict on an alert has come before."""
     joined = Joined()
