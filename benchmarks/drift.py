@@ -13,7 +13,6 @@ lie beside the project, in ../shared; what is not there is reported as absent.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
@@ -201,8 +200,7 @@ def history_figures(result: BacktestResult, name: str) -> dict[str, Any]:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with data/")
     options = parser.parse_args()
 

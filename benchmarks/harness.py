@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import brokers, kafka
 from benchmarks.processes import ContenderProcess, Usage
-from benchmarks.workload import Message, Workload
+from benchmarks.workload import Message, Workload, messages
 
 SOURCE = "fraud.transactions.v1"
 SCORES = "fraud.scores.v1"
@@ -200,6 +201,25 @@ def interleaved(
     return results
 
 
+def measure_all(
+    contenders: Sequence[Contender], workload: Workload, options: argparse.Namespace
+) -> dict[str, list[Measurement] | str]:
+    """Every contender over the same backlog, by the options of `run_options`."""
+    backlog = messages(workload)
+
+    def once(contender: Contender) -> Measurement:
+        return measure(
+            contender,
+            workload,
+            backlog,
+            options.broker,
+            partitions=options.partitions,
+            seconds=options.seconds,
+        )
+
+    return interleaved(contenders, options.rounds, once)
+
+
 def spread(values: Iterable[float]) -> dict[str, float]:
     """Median with the extremes."""
     ordered = sorted(values)
@@ -214,6 +234,28 @@ def summary(measurements: Sequence[Measurement]) -> dict[str, object]:
     }
     combined["runs"] = [asdict(one) for one in measurements]
     return combined
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark, so far `--json`."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--json", action="store_true")
+    return made
+
+
+def run_options(parser: argparse.ArgumentParser, *, transactions: int, seconds: float) -> None:
+    """Add what `measure_all` and its workload are told, with these defaults."""
+    parser.add_argument("--transactions", type=int, default=transactions)
+    parser.add_argument("--seconds", type=float, default=seconds, help="longest measured span of one run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--broker", choices=brokers.kinds(), default="embedded")
+
+
+def settings(chosen: argparse.Namespace) -> dict[str, object]:
+    """The options that a run was made with."""
+    return {name: value for name, value in vars(chosen).items() if name != "json"}
 
 
 def machine() -> dict[str, object]:

@@ -92,8 +92,7 @@ def combined(runs: list[Outcome]) -> Outcome:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument("--rate", type=float, default=2_000.0, help="transactions a second")
     parser.add_argument("--duration", type=float, default=30.0, help="measured seconds")
     parser.add_argument(
@@ -125,7 +124,7 @@ def main() -> int:
         kind: {"failed": failures[kind]} if kind in failures else combined(runs)
         for kind, runs in results.items()
     }
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    settings = harness.settings(options)
     result: Outcome = {"benchmark": "latency", "machine": load, "settings": settings}
     result |= {"absent": reason} if reason else {"brokers": brokers_found}
     harness.emit(result, options.json)

@@ -8,7 +8,6 @@ process of its own.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import multiprocessing
@@ -72,8 +71,7 @@ def fill(entity_index: int, keys: int, per_day: float, days: int, seed: int) -> 
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument("--keys", type=int, default=50_000)
     parser.add_argument("--days", type=int, default=60)
     parser.add_argument(
@@ -92,7 +90,7 @@ def main() -> int:
                 arguments = (index, options.keys, per_day, options.days, options.seed)
                 found[entity.name].append(pool.apply(fill, arguments))
             harness.note(f"{entity.name}: {json.dumps(found[entity.name][-1])}")
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    settings = harness.settings(options)
     result: dict[str, object] = {
         "benchmark": "memory",
         "machine": load,

@@ -7,7 +7,6 @@ dictionary it wants; `frozen_us` one transaction of the frozen scorer in batches
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
@@ -56,8 +55,7 @@ def frozen_cost(learner: Learner, x: Floats, batch: int, seconds: float = 0.5) -
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument(
         "--outcomes", type=int, default=8_000, help="learned by each learner before it is scored"
     )
@@ -90,9 +88,7 @@ def main() -> int:
         | {"largest_difference": differences[kind]}
         for kind, figures in costs.items()
     }
-    settings = {name: value for name, value in vars(options).items() if name != "json"} | {
-        "features": len(names)
-    }
+    settings = harness.settings(options) | {"features": len(names)}
     harness.emit(
         {"benchmark": "models", "machine": load, "settings": settings, "learners": results}, options.json
     )

@@ -12,7 +12,6 @@ by event time, and of a history they come more often than they ever do live.
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import threading
@@ -23,9 +22,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks import brokers, fraudstream, harness
+from benchmarks import fraudstream, harness
 from benchmarks.harness import Contender, Measurement, Run
-from benchmarks.workload import Workload, messages
+from benchmarks.workload import Workload
 
 SCRAPE_SECONDS = 1.0
 #: Between two transactions by event time.
@@ -129,33 +128,15 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--transactions", type=int, default=200_000)
-    parser.add_argument("--seconds", type=float, default=120.0, help="longest measured span of one run")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--broker", choices=brokers.kinds(), default="embedded")
+    parser = harness.parser(__doc__)
+    harness.run_options(parser, transactions=200_000, seconds=120.0)
     options = parser.parse_args()
 
     load = harness.machine()
     start = int(time.time() * 1000 - options.transactions * SPACING_MS)
     workload = Workload(options.transactions, seed=options.seed, spacing_ms=SPACING_MS, start_ms=start)
-    backlog = messages(workload)
-    results = harness.interleaved(
-        VARIANTS,
-        options.rounds,
-        lambda contender: harness.measure(
-            contender,
-            workload,
-            backlog,
-            options.broker,
-            partitions=options.partitions,
-            seconds=options.seconds,
-        ),
-    )
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    results = harness.measure_all(VARIANTS, workload, options)
+    settings = harness.settings(options)
     result: dict[str, object] = {"benchmark": "monitoring_overhead", "machine": load, "settings": settings}
     failed = {name: runs for name, runs in results.items() if isinstance(runs, str)}
     measured = {name: runs for name, runs in results.items() if not isinstance(runs, str)}

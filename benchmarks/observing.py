@@ -8,7 +8,6 @@ together and for the windows that they change. Nothing is sent.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
@@ -120,8 +119,7 @@ def measure(rows: int, size: int, rate: float, seed: int) -> dict[str, float]:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rate", type=float, default=5_000.0, help="transactions a second")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 500, 2_000], help="rows of a message")
@@ -130,7 +128,7 @@ def main() -> int:
     load = harness.machine()
     measure(1_000, 500, options.rate, options.seed)
     found = [measure(options.rows, size, options.rate, options.seed) for size in options.sizes]
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    settings = harness.settings(options)
     harness.emit(
         {"benchmark": "observing", "machine": load, "settings": settings, "messages": found}, options.json
     )

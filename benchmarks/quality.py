@@ -9,7 +9,6 @@ and the judge lie beside the project, in ../shared; without them the answer is {
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import subprocess
@@ -105,8 +104,7 @@ def show(table: list[Row]) -> str:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with data/ and evaluate.py")
     parser.add_argument("--label-delay", default="7d")
     parser.add_argument(

@@ -110,8 +110,7 @@ async def run(broker: str, options: argparse.Namespace) -> dict[str, object]:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument(
         "--per-key", type=float, default=2.0, help="transactions of one card in the log, on average"
@@ -125,7 +124,7 @@ def main() -> int:
     load = harness.machine()
     with brokers.running(options.broker) as broker:
         found = asyncio.run(run(broker, options))
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    settings = harness.settings(options)
     harness.emit({"benchmark": "restore", "machine": load, "settings": settings, **found}, options.json)
     return 0
 

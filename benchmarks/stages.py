@@ -8,7 +8,6 @@ overhead: what latency is made of.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from collections import defaultdict
@@ -176,8 +175,7 @@ def measure(rows: int, rounds: int, partitions: int, seed: int) -> dict[str, flo
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 500, 8_000])
     parser.add_argument("--transactions", type=int, default=100_000, help="most of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
@@ -192,7 +190,7 @@ def main() -> int:
             rounds = max(min(400, options.transactions // rows), 10)
             found[rows].append(measure(rows, rounds, options.partitions, options.seed))
             harness.note(f"round {number + 1}, {rows} rows: {found[rows][-1]}")
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    settings = harness.settings(options)
     results = {
         str(rows): {name: harness.spread(one[name] for one in each) for name in each[0]}
         for rows, each in found.items()

@@ -7,43 +7,24 @@ one core of the contender gives. `of_ceiling` divides both by the raw aiokafka l
 
 from __future__ import annotations
 
-import argparse
 from typing import cast
 
-from benchmarks import brokers, harness
+from benchmarks import harness
 from benchmarks.catalogue import CONTENDERS
-from benchmarks.workload import Workload, messages
+from benchmarks.workload import Workload
 
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--transactions", type=int, default=300_000)
-    parser.add_argument("--seconds", type=float, default=15.0, help="longest measured span of one run")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--broker", choices=brokers.kinds(), default="embedded")
+    parser = harness.parser(__doc__)
+    harness.run_options(parser, transactions=300_000, seconds=15.0)
     parser.add_argument("--only", nargs="+", choices=sorted(CONTENDERS), default=None)
     options = parser.parse_args()
 
     load = harness.machine()
     workload = Workload(options.transactions, seed=options.seed)
-    backlog = messages(workload)
     chosen = [one for name, one in CONTENDERS.items() if options.only is None or name in options.only]
-    results = harness.interleaved(
-        chosen,
-        options.rounds,
-        lambda contender: harness.measure(
-            contender,
-            workload,
-            backlog,
-            options.broker,
-            partitions=options.partitions,
-            seconds=options.seconds,
-        ),
-    )
+    results = harness.measure_all(chosen, workload, options)
     contenders: dict[str, dict[str, object]] = {}
     for one in chosen:
         runs = results[one.name]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from monitoring.quality import NAN, Bools, Floats, Ints
+from monitoring.quality import NAN, Bools, Floats, Ints, by_card
 
 Counts = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
@@ -110,11 +110,7 @@ def card_precision(
     shares: list[Floats] = []
     for today in np.unique(day):
         rows = np.flatnonzero(day == today)
-        here, inverse = np.unique(place[rows], return_inverse=True)
-        highest = np.full(len(here), -np.inf)
-        np.maximum.at(highest, inverse, score[rows])
-        defrauded = np.zeros(len(here), np.bool_)
-        np.logical_or.at(defrauded, inverse, truth[rows])
+        here, highest, defrauded = by_card(place[rows], truth[rows], score[rows])
         order = np.argsort(-highest, kind="stable")
         size = 4 * k  # few more are looked at than inspected
         while True:

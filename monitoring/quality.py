@@ -73,11 +73,7 @@ def card_precision(card: Ints, day: Ints, truth: Bools, score: Floats, k: int = 
     shares: list[float] = []
     for today in np.unique(day):
         rows = np.flatnonzero(day == today)
-        cards, inverse = np.unique(card[rows], return_inverse=True)
-        highest = np.full(len(cards), -np.inf)
-        np.maximum.at(highest, inverse, score[rows])
-        defrauded = np.zeros(len(cards), dtype=np.bool_)
-        np.logical_or.at(defrauded, inverse, truth[rows])
+        cards, highest, defrauded = by_card(card[rows], truth[rows], score[rows])
         eligible = np.array([number not in caught for number in cards.tolist()], dtype=np.bool_)
         cards, highest, defrauded = cards[eligible], highest[eligible], defrauded[eligible]
         inspected = np.argsort(-highest, kind="stable")[:k]
@@ -85,6 +81,16 @@ def card_precision(card: Ints, day: Ints, truth: Bools, score: Floats, k: int = 
         caught.update(cards[hits].tolist())
         shares.append(len(hits) / k)
     return float(np.mean(shares)) if shares else NAN
+
+
+def by_card(card: Ints, truth: Bools, score: Floats) -> tuple[Ints, Floats, Bools]:
+    """Each card (c,) once, by number: its highest score, and whether any of its rows is a fraud."""
+    cards, inverse = np.unique(card, return_inverse=True)
+    highest = np.full(len(cards), -np.inf)
+    np.maximum.at(highest, inverse, score)
+    defrauded = np.zeros(len(cards), dtype=np.bool_)
+    np.logical_or.at(defrauded, inverse, truth)
+    return cards, highest, defrauded
 
 
 def _counts_by_score(truth: Bools, score: Floats) -> tuple[Floats, Floats]:

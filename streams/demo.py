@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 #: One worker decides, the other learns and observes, so that learning takes no time from scoring.
 _WORKERS = (("card", "score", "label"), ("learn", "observe"))
+#: Where the settings say nothing. Every partition costs the one worker that scores a batch of its own, and
+#: the embedded broker slows down with every batch.
+_PARTITIONS = 2
 _STALLED_SECONDS = 60.0
 _READY_SECONDS = 180.0
 _EVERY_NTH_TIMED = 10
@@ -94,9 +97,7 @@ async def run(
     """
     began = time.monotonic()
     with EmbeddedBroker() as broker:
-        settings = settings.model_copy(
-            update={"broker": settings.broker.model_copy(update={"bootstrap": broker.address})}
-        )
+        settings = _on(broker, settings)
         await create_topics(settings)
         catalogue = catalogue_of(settings, feature_spec(settings))
         tally = Tally()
@@ -122,6 +123,16 @@ async def run(
     return summary(tally, frauds, counted, duration, time.monotonic() - began)
 
 
+def _on(broker: EmbeddedBroker, settings: Settings) -> Settings:
+    own = settings.topics.partitions if "partitions" in settings.topics.model_fields_set else _PARTITIONS
+    return settings.model_copy(
+        update={
+            "broker": settings.broker.model_copy(update={"bootstrap": broker.address}),
+            "topics": settings.topics.model_copy(update={"partitions": own}),
+        }
+    )
+
+
 def _remembering(batches: Iterable[TransactionColumns], frauds: set[str]) -> Iterator[TransactionColumns]:
     for batch in batches:
         if batch.fraud is not None:
@@ -138,6 +149,7 @@ async def _workers(settings: Settings, config: Path | None) -> AsyncIterator[lis
         environment = {
             **os.environ,
             "FRAUD_BROKER__BOOTSTRAP": settings.broker.bootstrap,
+            "FRAUD_TOPICS__PARTITIONS": str(settings.topics.partitions),
             "FRAUD_WORKER__METRICS_PORT": str(port),
             "FRAUD_ALIGNMENT__IDLE_AFTER": "0s",
         }

@@ -107,6 +107,13 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         if not self.thread_loop.is_closed():
             self.thread_loop.call_soon_threadsafe(self._end_wait)
 
+    def close(self) -> None:
+        """Nothing; `on_thread_stop` closes the client.
+
+        During a rebalance of an app that is stopping Faust closes it from the app's loop, under the hands of
+        this thread, which then waits for ever for what it has asked.
+        """
+
     def _stopped_set(self) -> None:
         if not self.thread_loop.is_closed():  # it is when the app has crashed
             super()._stopped_set()

@@ -50,22 +50,24 @@ class Broadcast(ABC):
         """One record of the topic; the records come in order."""
 
     async def start(self) -> None:
-        """Read the topic to its end, then follow it."""
-        self._consumer = aiokafka.AIOKafkaConsumer(
+        """Read the topic to its end, then follow it; whatever keeps it from that, nothing stays open."""
+        consumer = self._consumer = aiokafka.AIOKafkaConsumer(
             **client_options(self._broker),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,
             max_partition_fetch_bytes=16 * 1024 * 1024,
         )
-        await self._consumer.start()
-        tp = aiokafka.TopicPartition(self.topic, 0)
-        self._consumer.assign([tp])
-        await self._consumer.seek_to_beginning(tp)
-        while self._consumer.highwater(tp) is None or (
-            await self._consumer.position(tp) < self._consumer.highwater(tp)
-        ):
-            await self._read(timeout_ms=200)
+        try:
+            await consumer.start()
+            tp = aiokafka.TopicPartition(self.topic, 0)
+            consumer.assign([tp])
+            await consumer.seek_to_beginning(tp)
+            while consumer.highwater(tp) is None or await consumer.position(tp) < consumer.highwater(tp):
+                await self._read(timeout_ms=200)
+        except BaseException:
+            await consumer.stop()
+            raise
         self.loaded = True
         self._task = asyncio.create_task(self._follow(), name=self._what)
 

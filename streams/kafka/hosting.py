@@ -11,6 +11,10 @@ import faust
 
 from streams.errors import FraudstreamError
 
+#: An app torn out of its start leaves open what it was connecting to. Connecting takes less than this;
+#: joining the group is a part of the start, takes longer, and is not waited for.
+CONNECTING_SECONDS = 0.5
+
 
 class AppCrashed(FraudstreamError):
     """Look at the cause, then start the process again: an agent or the transport of an app has failed."""
@@ -42,13 +46,16 @@ async def run_apps(
     """
     stop = asyncio.Event() if stop is None else stop
     with _signals(stop, handled=handle_signals) as received:
-        lives = [asyncio.create_task(_live(app)) for app in apps]
+        starts = [asyncio.create_task(app.start()) for app in apps]
+        lives = [asyncio.create_task(_live(app, start)) for app, start in zip(apps, starts, strict=True)]
         asked = asyncio.create_task(stop.wait())
         await asyncio.wait([asked, *lives], return_when=asyncio.FIRST_COMPLETED)
         crashes = [error for life in lives if life.done() and (error := life.exception()) is not None]
-        for task in [asked, *lives]:
+        await asyncio.wait(starts, timeout=CONNECTING_SECONDS)
+        tasks = [asked, *lives, *starts]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(asked, *lives, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(stop_within):
                 await asyncio.gather(*(app.stop() for app in apps))
@@ -66,10 +73,10 @@ async def run_apps(
     return received[0] if received else None
 
 
-async def _live(app: faust.App) -> None:
-    """Start `app` and wait until it ends, which it does by itself only when it fails."""
+async def _live(app: faust.App, start: asyncio.Task[None]) -> None:
+    """Wait until `app` has started and ends, which it does by itself only when it fails."""
     try:
-        await app.start()
+        await asyncio.shield(start)
         await app.wait_until_stopped()
     except Exception as error:
         raise AppCrashed(app.conf.id, error) from error

@@ -213,8 +213,8 @@ class LabelJoin:
 
         The clock is that of labels, since they arrive in the order of `labelled_at`; more may come with the
         same time. While no labels arrive it is the newest transaction that scoring has seen, as far
-        as scoring may get next: labels up to then were published before it. None is decided before it has been
-        read promptly, too: until then nobody knows whether it is an alert, whose verdicts act at once.
+        as scoring may get next: labels up to then were published before it. None is decided before it has
+        been read promptly, too: until then nobody knows whether it is an alert, whose verdicts act at once.
         """
         clock = state.labels_until - 1
         scored = state.scored.get(score_partition, NEVER)

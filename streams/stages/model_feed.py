@@ -74,7 +74,6 @@ class ModelFeed(Broadcast):
         topic: the models topic, one partition.
         broker: how to reach the cluster.
         spec_digest: versions learned on another feature spec are left out.
-        on_new: told of every usable version that was not on the topic at the start.
         on_refused: told of the name of every model of which a version was refused, `OTHER` for one that is
             neither among `names` nor has any usable version.
         key: that versions must be signed with; empty if none is configured.
@@ -86,7 +85,6 @@ class ModelFeed(Broadcast):
         topic: str,
         broker: Broker,
         spec_digest: str,
-        on_new: Callable[[Snapshot], None] = lambda _: None,
         on_refused: Callable[[str], None] = lambda _: None,
         key: bytes = b"",
         names: Collection[str] = (),
@@ -94,7 +92,6 @@ class ModelFeed(Broadcast):
         super().__init__(topic, broker, "models")
         self._names = frozenset(names)
         self._spec_digest = spec_digest
-        self._on_new = on_new
         self._on_refused = on_refused
         self._key = key
         self._versions: dict[tuple[str, int], Snapshot] = {}
@@ -131,8 +128,6 @@ class ModelFeed(Broadcast):
         elif snapshot.version > self.newest.get(snapshot.name, 0):
             self._latest[snapshot.name] = snapshot
             self.newest[snapshot.name] = snapshot.version
-        if self.loaded:
-            self._on_new(snapshot)
 
     def _check(self, key: bytes | None, snapshot: Snapshot) -> None:
         """Versions never change, and one stands under its own name.

@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from streams.kafka.batching import BatchingOptions, create_app
 from streams.kafka.hosting import run_apps
+from streams.sections import TOPIC_KEYS
 
 #: The shortest session the test brokers allow: joining a group takes half of it on the embedded one.
 SESSION_TIMEOUT = 1.0
@@ -26,6 +27,11 @@ _names = itertools.count()
 def unique(prefix: str) -> str:
     """A name nobody else uses on a broker that several runs may share."""
     return f"{prefix}-{os.getpid()}-{time.time_ns()}-{next(_names)}"
+
+
+def topic_names(prefix: str) -> dict[str, str]:
+    """Settings by which every topic, internal ones too, has a name that starts with the prefix."""
+    return {f"topics.{key}": f"{prefix}.{key}" for key in (*TOPIC_KEYS, "internal_prefix")}
 
 
 async def new_topic(broker: str, partitions: int) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import msgspec
 import numpy as np
 
@@ -91,6 +92,30 @@ class LiveWorker:
         finally:
             await self.feed.stop()
             await server.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 -- set by a task of the feed
+            await asyncio.sleep(0.01)
+
+
+def asked(
+    use: Callable[[aiohttp.ClientSession, str], Awaitable[None]],
+    worker: LiveWorker | None = None,
+    *,
+    loopback_only: bool = True,
+) -> None:
+    """What the page of a worker answers to that use of it."""
+
+    async def scenario() -> None:
+        async with (
+            (worker or LiveWorker()).serve(loopback_only=loopback_only) as base,
+            aiohttp.ClientSession() as session,
+        ):
+            await use(session, base)
+
+    asyncio.run(scenario())
 
 
 def alert(number: int = 1, **fields: Any) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""A made-up day and a half behind the score stage: scored rows, feedback and outcomes, as they come."""
+"""A made-up day and a half behind the score stage: scored rows, feedback, outcomes; how they are observed."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from streams.contract.records import Feedback
 from streams.stages.columns import Columns
+from streams.stages.observe_core import ObserveCore
+from streams.stages.observe_state import ObserveState, ObserveStep, encode_step
 from streams.times import HOUR
 from tests.streams.made_up import START
 
@@ -14,6 +18,7 @@ Bools = npt.NDArray[np.bool_]
 PARTITIONS = 2
 MODELS = [["champion", "a", 1], ["shadow", "b", 2]]
 THRESHOLD = 0.8
+CORE = ObserveCore()
 
 
 def scored(source: int, rows: Columns, watermark: int) -> Columns:
@@ -100,3 +105,25 @@ def outcomes(rows: Columns, partition: int, fraud: Bools, source: str, delay: in
     meta = rows.meta | {"label_partition": partition, "score_partition": 0, "watermark": 0, "models": MODELS}
     meta["settled"] = int(rows.ints("offset").min()) - 1
     return Columns(meta, arrays, {"source": [source] * len(rows)})
+
+
+def both(rows: Columns, seed: int, *, cut: int = 40) -> list[Columns | Feedback]:
+    """Scored rows and feedback, each in its order, mixed by time."""
+    timed: list[tuple[int, int, Columns | Feedback]] = [
+        (each.meta_int("watermark"), 0, each) for each in messages(rows, seed, most=cut)
+    ]
+    timed += [(at, 1, item) for at, item in actions(rows, seed)]
+    return [each for _, _, each in sorted(timed, key=lambda each: each[:2])]
+
+
+def observe(state: ObserveState, inputs: Sequence[Columns | Feedback]) -> list[bytes]:
+    """Take the inputs one after the other; the deltas."""
+    deltas = []
+    for each in inputs:
+        step = ObserveStep()
+        if isinstance(each, Columns):
+            CORE.count(state, step, [CORE.scored(state, step, each)])
+        else:
+            CORE.feedback(state, step, [each])
+        deltas.append(encode_step(step))
+    return deltas

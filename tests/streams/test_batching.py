@@ -363,3 +363,27 @@ def test_a_topic_that_is_not_read_in_batches_is_refused(broker: str) -> None:
                 await run_apps([app])
 
     asyncio.run(run())
+
+
+def test_a_consumer_closes_in_its_thread_alone(broker: str) -> None:
+    """Faust's call during a rebalance of an app that stops leaves the client as it is: it is still open, and
+    leaves its group when the thread stops."""
+
+    async def run() -> None:
+        app = new_app(broker, unique("group"))
+        topic = await new_topic(broker, 1)
+
+        @app.agent(batch_topic(app, topic))
+        async def agent(stream):  # type: ignore[no-untyped-def]
+            async for batch in batches(stream):
+                batch.finish()
+
+        async with running(app) as task:
+            await until(lambda: transport_of(app).joined, watched=task)
+            client = app.consumer._thread._consumer
+            app._on_rebalance_when_stopped()
+            assert not client._closed
+        assert client._closed
+        assert client._coordinator.generation == -1
+
+    asyncio.run(run())

@@ -17,19 +17,17 @@ from streams.kafka.changelog import Changelog
 from streams.settings import Settings, load
 from streams.stages.belonging import identity, require_applied
 from streams.stages.context import StageContext
+from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.label_state import LabelState
 from streams.stages.late_reader import LateReader
-from tests.streams.clients import numbered, publish, unique
+from tests.streams.clients import numbered, publish, topic_names, unique
 
 PARTITIONS = 2
 
 
 def settings(broker: str = "localhost:9092", changed: Mapping[str, object] | None = None) -> Settings:
-    prefix = unique("belonging")
-    keys = ("transactions", "labels", "feedback", "scores", "alerts", "dead_letters", "models", "control")
-    names = {f"topics.{key}": f"{prefix}.{key}" for key in (*keys, "metrics", "internal_prefix")}
-    given = {"broker.bootstrap": broker, "topics.partitions": PARTITIONS}
-    return load(overrides={**names, **given, **(changed or {})}, environ={})
+    given = {**topic_names(unique("belonging")), "broker.bootstrap": broker, "topics.partitions": PARTITIONS}
+    return load(overrides={**given, **(changed or {})}, environ={})
 
 
 def context(made: Settings) -> StageContext:
@@ -81,7 +79,7 @@ async def unexpected(error: BaseException) -> None:
     raise error
 
 
-@pytest.mark.parametrize("opening", ["changelog", "ends", "late reading"])
+@pytest.mark.parametrize("opening", ["changelog", "ends", "control", "late reading"])
 def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
     """Also while it waits for a broker's first answer; aiokafka warns of a consumer that nobody closed."""
 
@@ -106,6 +104,9 @@ def test_an_open_that_is_cancelled_closes_its_consumer(opening: str) -> None:
                 task: asyncio.Task[object] = asyncio.create_task(opened)
             elif opening == "ends":
                 task = asyncio.create_task(require_applied(made, "scored", {0: 1}))
+            elif opening == "control":
+                control = ControlFeed("control", made.settings.broker, initial_aliases(made.settings.models))
+                task = asyncio.create_task(control.start())
             else:
                 late = LateReader(
                     "scored", 0, 1, made.settings.broker, lambda: None, lambda _: None, unexpected

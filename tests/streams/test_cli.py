@@ -31,23 +31,12 @@ from streams.contract.records import Alert, ModelRef, Reason, Rejection
 from streams.errors import BrokerUnreachable
 from streams.kafka.clients import admin_client
 from streams.kafka.outputs import Output, Outputs, partition_for
-from streams.sections import Broker
+from streams.sections import TOPIC_KEYS, Broker
 from streams.settings import load
 from streams.stages.model_feed import model_key
 from streams.times import rfc3339
 from tests.streams.clients import read, unique
 
-_TOPICS = (
-    "TRANSACTIONS",
-    "LABELS",
-    "FEEDBACK",
-    "SCORES",
-    "ALERTS",
-    "DEAD_LETTERS",
-    "MODELS",
-    "CONTROL",
-    "METRICS",
-)
 TIME = 1_735_689_600_000
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +61,7 @@ class Cli:
     def __init__(self, broker: str, prefix: str) -> None:
         self.broker, self.prefix = broker, prefix
         self.environment = {
-            **{f"FRAUD_TOPICS__{name}": f"{prefix}.{name.lower()}" for name in _TOPICS},
+            **{f"FRAUD_TOPICS__{key.upper()}": f"{prefix}.{key}" for key in TOPIC_KEYS},
             "FRAUD_TOPICS__INTERNAL_PREFIX": f"{prefix}.internal",
             "FRAUD_TOPICS__PARTITIONS": "2",
             "FRAUD_BROKER__BOOTSTRAP": broker,
@@ -127,8 +116,8 @@ def letter(
 def test_topics_are_listed_whole_in_a_pipe(cli: Cli) -> None:
     """Names are printed in full where there is no terminal, and creating twice creates nothing."""
     listed = cli("topics", "list")
-    for name in _TOPICS:
-        assert cli.topic(name.lower()) in listed.stdout
+    for key in TOPIC_KEYS:
+        assert cli.topic(key) in listed.stdout
     assert f"{cli.prefix}.internal.known-frauds.v1" in listed.stdout
     assert cli.document("topics", "create") == {"created": []}
 

@@ -1,4 +1,4 @@
-"""Consumers close in order while the broker is away."""
+"""Consumers close in order while the broker is away, or their group waits for a member that is gone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance
 
 from streams.kafka import closing
 from streams.kafka.connection import client_options
@@ -61,7 +62,59 @@ def test_who_closes_can_be_cancelled() -> None:
     asyncio.run(run())
 
 
+class Joining:
+    """A group that a consumer joins, as aiokafka's coordinator and its rebalance see it."""
+
+    def __init__(self) -> None:
+        self._coordinator = self
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.joined: asyncio.Future[tuple[str, bytes]] = asyncio.get_running_loop().create_future()
+        self.reset = False
+
+    async def perform_group_join(self) -> tuple[str, bytes]:
+        return await self.joined
+
+    def reset_generation(self) -> None:
+        self.reset = True
+
+
+def test_a_group_that_is_not_complete_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some time after the consumer has begun to close; it does not ask to leave what it has not joined."""
+    monkeypatch.setattr(closing, "_join", Joining.perform_group_join)
+    monkeypatch.setattr(closing, "JOINING_SECONDS", 0.01)
+
+    async def run() -> None:
+        group = Joining()
+        group._closing.set_result(None)
+        async with asyncio.timeout(20):
+            assert await closing.join(group) is None
+        assert group.reset
+        await asyncio.sleep(0)
+        assert group.joined.cancelled()
+
+    asyncio.run(run())
+
+
+def test_a_group_that_is_joined_while_closing_is_left_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose answer comes after the consumer has begun to close."""
+    monkeypatch.setattr(closing, "_join", Joining.perform_group_join)
+
+    async def run() -> None:
+        group = Joining()
+        joining = asyncio.create_task(closing.join(group))
+        await asyncio.sleep(0)
+        group._closing.set_result(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        group.joined.set_result(("range", b"assigned"))
+        assert await joining == ("range", b"assigned")
+        assert not group.reset
+
+    asyncio.run(run())
+
+
 def test_every_client_of_the_project_closes_so() -> None:
-    """Who asks for the options of a client has the repaired `close`."""
+    """Who asks for the options of a client has what is repaired of aiokafka."""
     assert client_options(Broker())["bootstrap_servers"] == "localhost:9092"
     assert Fetcher.close is closing.close
+    assert CoordinatorGroupRebalance.perform_group_join is closing.join

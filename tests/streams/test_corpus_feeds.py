@@ -31,8 +31,8 @@ from streams.stages.model_slots import fitting
 from streams.stages.rows import require_spec
 from tests.models.learner_contract import NAMES
 from tests.models.test_snapshot_bounds import CIRCLES, altered
+from tests.streams.joined import EXPIRY, MATURITY, Joined
 from tests.streams.test_abuse import outcomes
-from tests.streams.test_labels import EXPIRY, MATURITY, Joined
 
 SPEC, KEY, AT = "0123456789abcdef", b"k" * 32, 1_735_689_600_000
 B = Pin("b")

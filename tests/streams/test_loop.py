@@ -222,18 +222,24 @@ def test_a_pause_keeps_all_partitions_still() -> None:
     asyncio.run(scenario())
 
 
+async def held_up() -> Stage:
+    """What partition 9 has sent first waits to be saved; a second batch has come."""
+    stage = Stage()
+    stage.may_send.set()
+    stage.may_save.clear()
+    await stage.loop.open([9])
+    stage.put(9, 0)
+    await until(lambda: len(stage.log) == 1)
+    stage.put(9, 1)
+    return stage
+
+
 def test_a_step_that_goes_ahead_is_finished_when_it_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next round is sent while the one before is being saved, and saved after it."""
     monkeypatch.setattr(loop, "AHEAD_BYTES", 1)
 
     async def scenario() -> None:
-        stage = Stage()
-        stage.may_send.set()
-        stage.may_save.clear()
-        await stage.loop.open([9])
-        stage.put(9, 0)
-        await until(lambda: len(stage.log) == 1)
-        stage.put(9, 1)
+        stage = await held_up()
         await until(lambda: len(stage.log) == 2)
         assert stage.log == [("sent", {(9, b"0")}), ("sent", {(9, b"1")})]
         assert stage.books[9].finished is None
@@ -255,13 +261,7 @@ def test_little_is_waited_for() -> None:
     """Nothing more is sent until a small change of the state is there, whether it may go ahead or not."""
 
     async def scenario() -> None:
-        stage = Stage()
-        stage.may_send.set()
-        stage.may_save.clear()
-        await stage.loop.open([9])
-        stage.put(9, 0)
-        await until(lambda: len(stage.log) == 1)
-        stage.put(9, 1)
+        stage = await held_up()
         for _ in range(10):
             await asyncio.sleep(0)
         assert stage.log == [("sent", {(9, b"0")})]

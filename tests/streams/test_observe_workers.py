@@ -23,7 +23,7 @@ from streams.stages.merge_state import MergeState, MergeStep
 from streams.stages.observe_core import ObserveCore
 from streams.stages.observe_state import ObserveState, ObserveStep
 from streams.times import DAY, HOUR
-from tests.streams.clients import unique
+from tests.streams.clients import topic_names, unique
 from tests.streams.observed import PARTITIONS, actions, made_up, messages, outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,8 +77,7 @@ class Installation:
 
     def __init__(self, broker: str, folder: Path) -> None:
         prefix = unique("observe")
-        keys = ("transactions", "labels", "feedback", "scores", "alerts", "dead_letters", "models", "control")
-        names = {f"topics.{key}": f"{prefix}.{key}" for key in (*keys, "metrics", "internal_prefix")}
+        names = topic_names(prefix)
         values = {**names, "broker.bootstrap": broker, "topics.partitions": PARTITIONS}
         self.settings = load(overrides=values, environ={})
         self.catalogue = catalogue_of(self.settings, SPEC)

@@ -16,6 +16,7 @@ from streams.errors import TopicMismatch, TopicRefused
 from streams.kafka.connection import client_options
 from streams.settings import Settings, load
 from streams.topics import Catalogue
+from tests.streams.clients import topic_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {
@@ -33,23 +34,8 @@ PUBLIC = {
 
 def named(prefix: str, broker: str = "localhost:9092", **flags: object) -> Settings:
     """Settings in which every topic name starts with the prefix."""
-    names = {
-        f"topics.{key}": f"{prefix}.{key}"
-        for key in [
-            "transactions",
-            "labels",
-            "feedback",
-            "scores",
-            "alerts",
-            "dead_letters",
-            "models",
-            "control",
-            "metrics",
-            "internal_prefix",
-        ]
-    }
     more = {key.replace("__", "."): value for key, value in flags.items()}
-    return load(overrides={**names, "broker.bootstrap": broker, **more}, environ={})
+    return load(overrides={**topic_names(prefix), "broker.bootstrap": broker, **more}, environ={})
 
 
 def flow_table(text: str) -> dict[str, tuple[set[str], set[str]]]:

@@ -29,9 +29,10 @@ from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_feed import ModelFeed, is_withheld, key_of, model_key
 from streams.times import DAY
 from tests.models.learner_contract import NAMES, stream
+from tests.streams.learned import MESSAGES
 from tests.streams.made_up import SPEC as SMALL
 from tests.streams.made_up import history, settings
-from tests.streams.test_learn_stage import MESSAGES, Outcomes, connected, opened
+from tests.streams.test_learn_stage import Outcomes, connected, opened
 
 SPEC = "0" * 16
 ROWS = 300
