@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.arrays import Bools
 from streams.contract.records import Feedback, Label
 from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER
@@ -236,6 +237,8 @@ class LabelJoin:
     ) -> tuple[list[Columns], bool]:
         """Decide the scored rows at `offset`, read late, as far as they are ripe.
 
+        A row that the score stage has sent again after a crash is not decided again: its labels are gone.
+
         Returns:
             the outcomes, and whether all rows of the message are decided.
         """
@@ -255,6 +258,7 @@ class LabelJoin:
         position = (offset + 1, 0) if done else (offset, stop)
         if position > reached:
             change.late[partition] = position
+        new = self._undecided(state, change, rows, start, stop)
         keep, fraud, source, known_at, labelled_at = [], [], [], [], []
         for index in range(start, stop):
             transaction = rows.strings["transaction_id"][index]
@@ -263,6 +267,8 @@ class LabelJoin:
             held = state.verdicts.get(transaction, [])
             if held or alerted is not None:
                 change.dropped.append(transaction)
+            if not new[index - start]:
+                continue
             timely = _timely(held, matured_at)
             for late in held[len(timely) :]:
                 # Whether it happens to be here already or comes after this.
@@ -285,6 +291,15 @@ class LabelJoin:
         outcomes = _outcomes(chosen, fraud, known_at, labelled_at, source)
         outcomes.arrays["matured"] = np.ones(len(keep), dtype=np.bool_)
         return [outcomes], done
+
+    @staticmethod
+    def _undecided(state: LabelState, change: LabelStep, rows: Columns, start: int, stop: int) -> Bools:
+        """Which of these rows are the first of their transaction; a backtest sends none again."""
+        if "settled" not in rows.meta or start == stop:
+            return np.ones(stop - start, np.bool_)
+        source, offsets = str(rows.meta_int("score_partition")), rows.ints("offset")[start:stop]
+        change.decided[source] = rows.meta_int("settled"), offsets.tobytes()
+        return state.decided.unseen(source, offsets)
 
     def passed(self, state: LabelState, step: LabelStep, places: Mapping[int, int]) -> None:
         """The late reading has nothing of these score partitions left before these offsets."""
