@@ -9,7 +9,7 @@ attacks, NeurIPS 2017).
 Days are those that the stream had reached when it had the transactions, by its watermark: neither who labels
 them nor who stamps them can choose one. Counted is in the order in which outcomes come, which is that of
 their topic. A label stage that was restarted gives the verdicts of its last batch again: a repeat uses up
-nothing.
+nothing, and teaches nothing.
 
 Memory is bounded, by 6 MB. Up to `MOST_ORIGINS` origins, all days together, counts are exact. Beyond that
 they are too low by a few (Misra, Gries: Finding repeated elements, Science of Computer Programming 2, 1982):
@@ -34,9 +34,10 @@ MOST_REMEMBERED = 32_768
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def verdict_keys(transactions: Words, fraud: Bools, known_at: Ints) -> Words:
+def verdict_keys(transactions: Words, fraud: Bools, known_at: Ints, labelled_at: Ints) -> Words:
     """What tells verdicts apart, u64[n]: a repeat has the same key, a change of mind in time another one."""
-    mixed = transactions ^ (known_at.view(np.uint64) * _MIX)
+    times = (known_at.view(np.uint64) * _MIX) ^ labelled_at.view(np.uint64)
+    mixed = transactions ^ (times * _MIX)
     return (mixed << np.uint64(1)) | fraud.astype(np.uint64)
 
 
@@ -70,6 +71,7 @@ class LabelFloods:
         for row in np.flatnonzero(said).tolist():
             key = int(keys[row])
             if key in self._recent or key in self._before:
+                allowed[row] = False
                 continue
             day = int(watermarks[row]) // DAY
             counts = self.counts.get(day, {})

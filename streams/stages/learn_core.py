@@ -210,19 +210,23 @@ class LearnCore:
         return len(keep)
 
     def _within_bounds(self, state: LearnState, outcomes: Columns) -> npt.NDArray[np.bool_]:
-        """Those that are not one verdict too many of their source, terminal or card."""
+        """Those that are no verdict given again, and not one too many of their source, terminal or card."""
         sources = outcomes.strings["source"]
         said = np.array([source != MATURITY for source in sources], np.bool_)
-        if not (said.any() and self.rules.most_verdicts):
+        if not said.any():
             return np.ones(len(outcomes), np.bool_)
         most = self.rules.most_verdicts
         state.floods.most = {kind: most[kind] for kind in ("card", "terminal", "source") if kind in most}
-        origins = {
-            "card": outcomes.words("card").tolist(),
-            "terminal": outcomes.words("hop").tolist(),
-            "source": [bounded_source(source) for source in sources],
-        }
-        keys = verdict_keys(outcomes.words("transaction"), outcomes.bools("fraud"), outcomes.ints("known_at"))
+        origins: dict[str, list[object]] = {"source": [bounded_source(source) for source in sources]}
+        for kind, column in (("card", "card"), ("terminal", "hop")):
+            if kind in most:
+                origins[kind] = outcomes.words(column).tolist()
+        keys = verdict_keys(
+            outcomes.words("transaction"),
+            outcomes.bools("fraud"),
+            outcomes.ints("known_at"),
+            outcomes.ints("labelled_at"),
+        )
         return state.floods.count(outcomes.ints("watermark"), said, origins, keys)
 
     def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:

@@ -45,6 +45,7 @@ def outcomes(partition: int, watermark: int, known_at: Sequence[int] = (), *, ba
             "transaction": np.array(known_at, np.uint64) * np.uint64(2) + np.uint64(partition),
             "fraud": np.arange(n) % 2 == 0,
             "known_at": np.array(known_at, np.int64),
+            "labelled_at": np.array(known_at, np.int64),
             "watermark": np.array(known_at, np.int64),
             "features": features,
             "alert": np.zeros(n, np.bool_),

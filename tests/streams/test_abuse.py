@@ -46,6 +46,7 @@ def outcomes(
             "fraud": np.full(n, fraud),
             "watermark": np.full(n, day * DAY, np.int64),
             "known_at": np.full(n, day * DAY + 1, np.int64),
+            "labelled_at": np.full(n, day * DAY + 1, np.int64),
             "features": np.full((n, len(NAMES)), x),
             "alert": np.zeros(n, np.bool_),
             "control": np.zeros(n, np.bool_),
@@ -212,10 +213,13 @@ def test_repeats_are_known_among_many_others(monkeypatch: pytest.MonkeyPatch) ->
     """Half of those remembered at least; never more than that."""
     monkeypatch.setattr("models.label_floods.MOST_REMEMBERED", 64)
     floods, most = LabelFloods({"source": 1000}), np.ones(1, np.bool_)
+    seen = 0
     for number in range(500):
         for again in (number, max(0, number - 31)):
             keys = np.full(1, again, np.uint64)
-            assert floods.count(np.zeros(1, np.int64), most, {"source": ["x"]}, keys).all()
+            found = floods.count(np.zeros(1, np.int64), most, {"source": ["x"]}, keys)
+            assert found.all() == (again == number and floods.counts[0]["source/x"] == number + 1 > seen)
+            seen = floods.counts[0]["source/x"]
         assert sum(map(len, floods.remembered)) <= 64
     assert floods.counts[0]["source/x"] == 500
 

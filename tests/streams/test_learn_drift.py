@@ -51,6 +51,7 @@ def outcomes(known_at: list[int], fraud: list[bool], features: np.ndarray, spec:
             "transaction": np.array(known_at, np.uint64) + np.uint64(1),
             "fraud": np.array(fraud),
             "known_at": np.array(known_at, np.int64),
+            "labelled_at": np.array(known_at, np.int64),
             "watermark": np.array(known_at, np.int64),
             "features": features,
             "alert": np.zeros(len(known_at), np.bool_),

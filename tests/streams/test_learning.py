@@ -42,6 +42,7 @@ def outcomes(known_at: Sequence[int], first: int = 0) -> Columns:
             "transaction": np.arange(first, first + n, dtype=np.uint64) + np.uint64(1),
             "fraud": np.arange(n) % 2 == 0,
             "known_at": np.array(known_at, np.int64),
+            "labelled_at": np.array(known_at, np.int64),
             "watermark": np.array(known_at, np.int64),
             "features": np.array(known_at, np.float64)[:, None],
             "alert": np.zeros(n, np.bool_),

@@ -53,6 +53,7 @@ def day_of(number: int, *, flipped: bool = False, times: int = 1) -> list[Column
                     "fraud": ~fraud if flipped else fraud,
                     "watermark": np.full(ROWS, number * DAY),
                     "known_at": number * DAY + np.arange(ROWS),
+                    "labelled_at": number * DAY + np.arange(ROWS),
                     "features": x,
                     "alert": np.zeros(ROWS, np.bool_),
                     "control": np.zeros(ROWS, np.bool_),
