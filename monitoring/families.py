@@ -151,8 +151,12 @@ class Histogram(_Family):
         self._children = {labels: _Buckets(len(self._edges)) for labels in _initial(definition)}
 
     def observe(self, values: npt.NDArray[np.float64], *labels: str) -> None:
-        """Counts every finite value of a one-dimensional array; NaN and infinities are left out."""
-        finite = values[np.isfinite(values)]
+        """Counts every finite value of a one-dimensional array; NaN and infinities are left out.
+
+        A value below 0 is counted as 0: times between two machines can be, and a sum that falls is a restart
+        to Prometheus.
+        """
+        finite = np.maximum(values[np.isfinite(values)], 0.0)
         counts = np.bincount(
             np.searchsorted(self._edges, finite, side="left"), minlength=len(self._edges) + 1
         )

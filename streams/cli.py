@@ -31,6 +31,7 @@ from streams.commands.options import (
     INTERRUPTED,
     LABEL_DELAY,
     MAPPING,
+    FiniteRange,
     examples,
     moment,
     run_async,
@@ -167,17 +168,20 @@ async def _require_topics(settings: Settings) -> None:
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
-    default=9092,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    default=None,
+    help="Port to listen on; 0 takes a free one.  [default: that of broker.bootstrap, 9092]",
 )
-def broker(port: int) -> None:
+@with_settings()
+def broker(settings: Settings, port: int | None) -> None:
     """Run the embedded broker in the foreground, for trying things out.
 
-    It speaks Kafka's protocol and keeps everything in memory: when it stops, topics and offsets are gone.
+    It listens on this machine alone, where the other commands look for it with the same settings. It speaks
+    Kafka's protocol and keeps everything in memory: when it stops, topics and offsets are gone.
     """
     from streams.kafka.broker import run_in_foreground
 
+    if port is None:
+        port = int(settings.broker.bootstrap.split(",")[0].rpartition(":")[2])
     code = run_in_foreground(port, started=lambda address: click.echo(f"listening on {address}", err=True))
     raise click.exceptions.Exit(code)
 
@@ -272,7 +276,7 @@ def backtest(
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=3000,
     show_default=True,
     help="Transactions a second; 0 for as many as it can.",

@@ -39,10 +39,23 @@ Name = Annotated[
     str, _written(r"[a-z0-9][a-z0-9-]{0,39}", "a name of at most 40 lower-case letters, digits and hyphens")
 ]
 TopicName = Annotated[
-    str, _written(r"[A-Za-z0-9._-]{1,200}", "a topic name of 1 to 200 letters, digits, dots, _ and -")
+    str,
+    _written(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,200}", "a topic name of 1 to 200 letters, digits, dots, _ and -"),
 ]
+
+
+def _real_ports(text: str) -> str:
+    """Refuses what a client takes modulo 65,536: it would ask somebody else."""
+    for address in text.split(","):
+        if not 1 <= int(address.rpartition(":")[2]) <= 65_535:
+            raise ValueError(f"{address!r} has no port from 1 to 65535")
+    return text
+
+
 Addresses = Annotated[
-    str, _written(r"[^,\s:]+:\d{1,5}(,[^,\s:]+:\d{1,5})*", "host:port, several separated by commas")
+    str,
+    _written(r"[^,\s:]+:[0-9]{1,5}(,[^,\s:]+:[0-9]{1,5})*", "host:port, several separated by commas"),
+    AfterValidator(_real_ports),
 ]
 
 
@@ -135,7 +148,7 @@ class Input(Section):
     """Largest value of a record that is decoded."""
     dead_letter_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """A worker stops when more than this share of the last records were dead-lettered."""
-    dead_letter_window: Annotated[int, Field(ge=100)] = 1_000
+    dead_letter_window: Annotated[int, Field(ge=100)] = 10_000
     """Over how many records of a partition the share is taken; fewer never stop a worker."""
 
 

@@ -27,7 +27,7 @@ from typing import Literal
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from streams.errors import TopicMismatch, TopicRefused
+from streams.errors import SettingsError, TopicMismatch, TopicRefused
 from streams.settings import Settings
 from streams.times import DAY
 
@@ -91,7 +91,11 @@ class Catalogue:
 
     @classmethod
     def from_settings(cls, settings: Settings, entities: Sequence[str] = ("terminal",)) -> Catalogue:
-        """The catalogue for these settings and the entities beside the card, each with a hop of its own."""
+        """The catalogue for these settings and the entities beside the card, each with a hop of its own.
+
+        Raises:
+            SettingsError: two topics would have one name.
+        """
         names = settings.topics
         flow, retention = names.partitions, names.retention
 
@@ -136,7 +140,7 @@ class Catalogue:
             )
 
         first = entities[0] if entities else "card"
-        return cls(
+        catalogue = cls(
             (
                 public("transactions", "Transaction", "you", "card"),
                 public("labels", "Label", "you", "label"),
@@ -165,6 +169,14 @@ class Catalogue:
             ),
             names.replication,
         )
+        seen: set[str] = set()
+        for topic in catalogue:
+            if topic.name in seen:
+                raise SettingsError(
+                    f"{topic.name} is the name of two topics; rename one, or set topics.internal_prefix"
+                )
+            seen.add(topic.name)
+        return catalogue
 
     def __getitem__(self, id: str) -> Topic:
         for topic in self.topics:

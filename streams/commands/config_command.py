@@ -29,13 +29,15 @@ _BROKER = click.option("--broker", metavar="HOST:PORT", help="Kafka broker; over
 def check(path: Path | None, broker: str | None) -> None:
     """Exit 0 if the settings can be carried out, else name every mistake."""
     # Faust and River take a second to import, which the other commands of this group need not wait for.
-    from streams.feature_settings import feature_spec
+    from streams.feature_settings import catalogue_of, feature_spec
     from streams.keys import checkpoint_key, signing_key
     from streams.stages.model_slots import build_learners
 
     settings = _load(path, broker)
     try:
-        build_learners(settings.models, feature_spec(settings))
+        spec = feature_spec(settings)
+        catalogue_of(settings, spec)
+        build_learners(settings.models, spec)
         checkpoint_key(settings.models)
         signing_key(settings.models)
     except SettingsError as error:

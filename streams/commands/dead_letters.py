@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SLICE = 500
 _REASONS = {
     "filtered": "not asked for (--code, --before)",
-    "repeated": "came back with a later attempt, which counts",
+    "repeated": "the same as another dead letter, the last attempt of which counts",
     "redacted": "redacted: the original bytes are gone, ask the producer",
     "truncated": "cut: the original bytes are gone, ask the producer",
     "attempts": "given up: failed --max-attempts times",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from streams.commands.options import examples, run_async, with_settings
+from streams.commands.options import FiniteRange, examples, run_async, with_settings
 from streams.commands.tables import row, show, table
 from streams.times import rfc3339
 
@@ -37,7 +37,7 @@ def _moving(command: Callable[..., T]) -> Callable[..., T]:
         click.option(
             "--wait",
             "seconds",
-            type=click.FloatRange(0),
+            type=FiniteRange(0),
             default=15.0,
             show_default=True,
             help="Seconds to wait until every partition uses it.",
@@ -110,7 +110,7 @@ def rollback(settings: Settings, model: Pin | None, **how: Any) -> None:
 )
 @MODEL
 @click.option(
-    "--percent", type=click.FloatRange(0, 100), required=True, help="Share of the cards; 0 ends the canary."
+    "--percent", type=FiniteRange(0, 100), required=True, help="Share of the cards; 0 ends the canary."
 )
 @FORCE
 @_moving

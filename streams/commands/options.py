@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,17 @@ T = TypeVar("T")
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C."""
+
+
+class FiniteRange(click.FloatRange):
+    """A range without NaN, which passes every comparison, and without infinity, which never comes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 CONFIG = click.option(
     "--config",

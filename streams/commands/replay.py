@@ -10,7 +10,15 @@ import click
 import msgspec
 
 from streams.commands import options
-from streams.commands.options import FILES, LABEL_DELAY, MAPPING, examples, run_async, with_settings
+from streams.commands.options import (
+    FILES,
+    LABEL_DELAY,
+    MAPPING,
+    FiniteRange,
+    examples,
+    run_async,
+    with_settings,
+)
 from streams.settings import Settings
 from streams.times import rfc3339
 
@@ -27,10 +35,10 @@ if TYPE_CHECKING:
     ),
 )
 @FILES
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Transactions a second.")
+@click.option("--rate", type=FiniteRange(0, min_open=True), help="Transactions a second.")
 @click.option(
     "--speed",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Event-time seconds in a second; 1 is as it happened.",
 )
 @LABEL_DELAY

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from streams.commands import options
-from streams.commands.options import examples, run_async, with_settings
+from streams.commands.options import FiniteRange, examples, run_async, with_settings
 from streams.history.faults import KINDS, Fault, ignored_from
 from streams.settings import Settings
 from streams.times import DAY
@@ -50,7 +50,7 @@ def _faults(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=100,
     show_default=True,
     help="Transactions a second.",

@@ -30,6 +30,7 @@ _SEPARATORS = r"[ \t\x00./_\u00a0\u00ad\u2002-\u200b\u2010-\u2015\u202f\u3000\-]
 _RUN = re.compile(rf"\d(?:{_SEPARATORS}{{0,2}}\d){{12,}}")
 _GROUP = re.compile(r"\d+")
 _STRIP = re.compile(rf"{_SEPARATORS}+")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 # From the first letter or digit to the last.
 _CORE = re.compile(r"[^\W_].*[^\W_]", re.DOTALL)
 _SENSITIVE_VALUE = re.compile(
@@ -125,20 +126,29 @@ def redact(value: bytes, known: Collection[str] = ()) -> bytes:
     """The bytes of a key, value or header without card numbers, sensitive fields and the `known` texts.
 
     JSON is searched after decoding, so that escapes hide nothing, and written anew if something was found;
-    other bytes are searched as UTF-8 text, in which undecodable bytes survive.
+    other bytes are searched as UTF-8 text, in which undecodable bytes survive and escapes of JSON are read.
     """
+    escapes = False
     try:
         document = msgspec.json.decode(value)
         cleaned = _redact_json(document, known, 0)
         if cleaned != document:
             value = msgspec.json.encode(cleaned)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        pass
+        escapes = b"\\u" in value
     text = value.decode("utf-8", "surrogateescape")
+    if escapes:
+        text = _ESCAPE.sub(_unescaped, text)
     cleaned_text = redact_text(_SENSITIVE_VALUE.sub(rf'\1"{REDACTED}"', text))
     for secret in known:
         cleaned_text = cleaned_text.replace(secret, REDACTED)
     return value if cleaned_text == text else cleaned_text.encode("utf-8", "surrogateescape")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """A letter, digit or separator in place of its escape; what could break the text around it stays."""
+    character = chr(int(match.group(1), 16))
+    return character if character.isalnum() or _STRIP.fullmatch(character) else match.group()
 
 
 def _redact_json(item: object, known: Collection[str], depth: int) -> object:

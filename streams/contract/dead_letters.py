@@ -30,6 +30,9 @@ HEADERS_DROPPED = "fraud-dlq-headers-dropped"
 
 _CONTEXT = (CONNECT, ERROR_CODE, REDACTED, TRUNCATED, HEADERS_DROPPED, ATTEMPT)
 _HEADER_SHARE = 4
+_KEPT_OF_CUT = 65_536
+"""Of a value too large for the broker: enough to tell what it was. It cannot be published again anyway."""
+_DIGITS_AT_END = b"0123456789 \t./_-"
 
 
 def dead_letter(
@@ -50,12 +53,18 @@ def dead_letter(
         max_bytes: largest sum of key, value and headers the broker takes (Kafka's default limit is 1 MiB).
     """
     known = _card_in(source) if rejection.code == "card_number" else ()
+    share = max_bytes // _HEADER_SHARE
     original = [(name, data or b"") for name, data in source.headers]
     kept = [(name, data) for name, data in original if not name.startswith(_CONTEXT)]
+    dropped = len(kept) if _size(kept) > share else 0
+    kept = [] if dropped else kept
+    # Cut before it is searched: a producer that compresses gets far more past the broker than fits back.
+    raw_key = _start(source.key, share, share)
+    raw_value = _start(source.value, max_bytes, min(_KEPT_OF_CUT, max_bytes))
     headers = [(redact(name.encode(), known).decode(), redact(data, known)) for name, data in kept]
-    key = None if source.key is None else redact(source.key, known)
-    value = None if source.value is None else redact(source.value, known)
-    redacted = key != source.key or value != source.value or headers != kept
+    key = None if raw_key is None else redact(raw_key, known)
+    value = None if raw_value is None else redact(raw_value, known)
+    redacted = key != raw_key or value != raw_value or headers != kept
 
     message = f"{rejection.field}: {rejection.message}" if rejection.field else rejection.message
     context = [
@@ -71,15 +80,15 @@ def dead_letter(
     ]
     if redacted:
         context.append((REDACTED, b"true"))
-    if _size(headers) > max_bytes // _HEADER_SHARE:
-        context.append((HEADERS_DROPPED, b"%d" % len(headers)))
+    if dropped or _size(headers) > share:
+        context.append((HEADERS_DROPPED, b"%d" % (dropped or len(headers))))
         headers = []
-    if key is not None and len(key) > max_bytes // _HEADER_SHARE:
-        context.append((CONNECT + "key.length", b"%d" % len(key)))
-        key = key[: max_bytes // _HEADER_SHARE]
+    if source.key is not None and key is not None and (len(source.key) > share or len(key) > share):
+        context.append((CONNECT + "key.length", b"%d" % len(source.key)))
+        key = key[:share]
     room = max_bytes - _size(headers) - _size(context) - len(key or b"") - 64
-    if value is not None and len(value) > room:
-        context.append((TRUNCATED, b"%d" % len(value)))
+    if source.value is not None and value is not None and max(len(source.value), len(value)) > room:
+        context.append((TRUNCATED, b"%d" % len(source.value)))
         value = value[:room]
     return Output(topic, source.partition, key, value, (*headers, *context))
 
@@ -90,6 +99,11 @@ def attempt(source: Record) -> int:
         if name == ATTEMPT and data is not None and data.isdigit() and len(data) < 10:
             return int(data)
     return 0
+
+
+def _start(data: bytes | None, limit: int, kept: int) -> bytes | None:
+    """What is longer than `limit` cut to `kept` bytes, and not within a number: its rest would go unseen."""
+    return data if data is None or len(data) <= limit else data[:kept].rstrip(_DIGITS_AT_END)
 
 
 def _card_in(source: Record) -> tuple[str, ...]:
@@ -116,7 +130,7 @@ class DeadLetterLimit:
         window: over at least how many records the share is taken.
     """
 
-    def __init__(self, ratio: float = 0.5, window: int = 1_000) -> None:
+    def __init__(self, ratio: float = 0.5, window: int = 10_000) -> None:
         self.ratio = ratio
         self.window = window
         self._batches: deque[tuple[int, int]] = deque()

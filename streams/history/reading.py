@@ -64,8 +64,14 @@ def count_rows(paths: Sequence[str | Path]) -> int | None:
     """Rows of all files, or None when that would mean reading them (CSV, JSONL)."""
     if any(Path(path).suffix != ".parquet" for path in paths):
         return None
-    rows: int = sum(pq.read_metadata(path).num_rows for path in paths)
-    return rows
+    return sum(_parquet_rows(Path(path)) for path in paths)
+
+
+def _parquet_rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise HistoryError(f"{path}: {error}") from error
 
 
 def _readable(path: Path, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

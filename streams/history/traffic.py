@@ -44,25 +44,25 @@ async def publish(
     frauds: set[str] = set()
     analysts = Analysts(frauds, absent_from=ignored_from)
     answering = asyncio.create_task(_answer(outputs, settings, analysts))
-    try:
-        publishing = asyncio.create_task(
-            replay(
-                outputs,
-                ReplayTopics(topics.transactions, topics.labels),
-                _noting(batches, frauds),
-                label_delay=label_delay,
-                pace=Pace(rate=rate),
-            )
+    publishing = asyncio.create_task(
+        replay(
+            outputs,
+            ReplayTopics(topics.transactions, topics.labels),
+            _noting(batches, frauds),
+            label_delay=label_delay,
+            pace=Pace(rate=rate),
         )
+    )
+    try:
         await asyncio.wait({publishing, answering}, return_when=asyncio.FIRST_COMPLETED)
         if not publishing.done():
-            publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
             answering.result()
         return publishing.result()
     finally:
-        answering.cancel()
-        await asyncio.gather(answering, return_exceptions=True)
+        # Also when this is cancelled: both send, and the caller closes `outputs` next.
+        for task in (publishing, answering):
+            task.cancel()
+        await asyncio.gather(publishing, answering, return_exceptions=True)
 
 
 def _noting(batches: Iterable[TransactionColumns], frauds: set[str]) -> Iterator[TransactionColumns]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 #: Rises when deltas, checkpoints or the columns in them change so that older ones cannot be read.
-FORMAT = 5
+FORMAT = 6
 
 _CURE = (
     "put the old value back, or start with fresh internal topics: set another topics.internal_prefix, "

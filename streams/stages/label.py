@@ -112,11 +112,13 @@ class LabelWork:
             self._label_seen_at = self._context.now_ms()
             labels = self._labels.decode(batch.records)
             refused += self._refuse(batch, labels.rejected)
+            self._context.metrics.unknown_fields.add(labels.unknown_fields)
             believable = self._label_seen_at + self._context.settings.time.future_tolerance
             return self._join.labels(self.state, step, labels.records, believable=believable)
         if batch.topic == self._context.name("feedback"):
             feedback = self._feedback.decode(batch.records)
             refused += self._refuse(batch, feedback.rejected)
+            self._context.metrics.unknown_fields.add(feedback.unknown_fields)
             return self._join.feedback(self.state, step, feedback.records)
         now = self._context.now_ms()
         if now - self._scored_seen_at > self._context.settings.alignment.idle_after:

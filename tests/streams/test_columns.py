@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.kafka import identity
 from streams.stages.columns import Columns, ColumnsError, concat, decode
 
 
@@ -82,3 +83,12 @@ def test_splitting_keeps_every_row_once_in_order() -> None:
     }  # fmt: skip
     assert [part.arrays["n"].tolist() for part in parts.values()] == [[1, 4], [3], [0, 2]]
     assert rows.take(np.arange(0)).split(np.zeros(0, np.int64)) == {}
+
+
+def test_another_layout_has_another_number() -> None:
+    """State on the log holds such records: unless both numbers rise with the layout, a worker that restores
+    older state fails in place of refusing it with the cure.
+    """
+    packed = Columns({"m": 1}, {"x": np.arange(2, dtype=np.int64)}, {"s": ["a", "b"]}).encode()
+    layout = "950381a16d0181a17892a33c69389102c4100000000000000000010000000000000081a17392a161a162"
+    assert (packed.hex(), packed[1], identity.FORMAT) == (layout, 3, 6)

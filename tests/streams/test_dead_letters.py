@@ -112,6 +112,9 @@ def test_a_card_number_with_signs_around_it_is_no_token(padded: str) -> None:
         b'{"4111111111111111":1}',
         b'{"a":[{"b":["x 4111 1111 1111 1111 y"]}]}',
         b'{"note":"4111111111111111',
+        b'{"note":"\\u0034111111111111111',
+        b'{"note":"4111' + b"\\u0020" + b"1111\\u002d11111111",
+        b'{"note":"' + b"".join(b"\\uff1%d" % int(digit) for digit in PAN) + b'"',
         b"\xff 4111.1111.1111.1111 \xfe",
         b"id-12-4111 1111 1111 1111",
         b"%B4111111111111111^DOE/J^2512",
@@ -142,6 +145,8 @@ def test_sensitive_fields_are_redacted() -> None:
         "list": [{"CVC": "[redacted]"}],
         "keep": 1,
     }
+    assert redact(b'{"\\u0063vv":"737", "x') == b'{"cvv":"[redacted]", "x'
+    assert redact(b'{"\\u0063at":"\\u0031", "x') == b'{"\\u0063at":"\\u0031", "x'
     assert redact(b'{"cvv" : "7\\"37", "pin":1234, "x') == b'{"cvv" : "[redacted]", "pin":"[redacted]", "x'
 
 
@@ -204,6 +209,32 @@ def test_too_large_records_are_cut_to_fit() -> None:
     size = len(output.key or b"") + len(output.value or b"")
     size += sum(len(name) + len(data) for name, data in output.headers)
     assert 3_000 < size <= 4_000
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Source(b'{"note":"' + b"4" * 20_000_000 + b'"}'),
+        Source(b"{", b"4" * 20_000_000),
+        Source(b"{", headers=(("x", b"4" * 20_000_000),)),
+    ],
+    ids=["value", "key", "header"],
+)
+def test_what_does_not_fit_is_cut_before_it_is_searched(source: Source) -> None:
+    """A few compressed kilobytes of a producer can be as large as it likes here."""
+    start = time.perf_counter()
+    headers = dict(letter(source).headers)
+    assert time.perf_counter() - start < 2.0
+    said = {"fraud-dlq-truncated", "fraud-dlq-headers-dropped", "__connect.errors.key.length"}
+    assert len(said & headers.keys()) == 1
+
+
+def test_a_cut_leaves_no_piece_of_a_card_number() -> None:
+    """The first fifteen digits of a number at the cut are as good as all: the last is computed from them."""
+    for before in range(65_510, 65_540):
+        value = letter(Source(b"x" * before + PAN.encode() + b"y" * 1_000_000)).value
+        assert value is not None
+        assert not any(digit in value for digit in b"0123456789")
 
 
 def test_record_below_the_limit_is_whole() -> None:

@@ -271,6 +271,14 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         read(tmp_path / "none.csv")
 
 
+def test_rows_of_a_file_that_is_no_parquet_are_not_counted(tmp_path: Path) -> None:
+    """It is named, as it is when it is read; the progress bar asks first."""
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1")
+    with pytest.raises(HistoryError, match=r"broken\.parquet"):
+        count_rows([broken])
+
+
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     """Without a fitting mapping the error names what is missing and what there is."""
     path = write(pa.table({"card_id": ["a"], "x": [1]}), tmp_path / "h.parquet")

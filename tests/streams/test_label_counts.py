@@ -10,9 +10,10 @@ from streams.app import build
 from streams.kafka.batches import PartitionBook
 from streams.kafka.changelog import Changelog
 from streams.settings import load
+from streams.stages.context import StageContext
 from streams.stages.label import LabelWork
 from streams.stages.late_reader import LateReader
-from tests.streams.sources import Source
+from tests.streams.sources import FEEDBACK, LABEL, Source, changed
 
 
 class NothingLate:
@@ -25,13 +26,28 @@ class NothingLate:
         return 0
 
 
+def label_work() -> tuple[StageContext, LabelWork]:
+    """A partition of the label stage that nothing was read of."""
+    context = build(load(environ={}), ["label"]).contexts["label"]
+    changelog = Changelog(context.name("label-state"), context.settings.broker, context.outputs)
+    return context, LabelWork(0, context, changelog, cast("LateReader", NothingLate()), lambda _: False)
+
+
+def test_unknown_fields_are_counted_in_labels_and_in_feedback() -> None:
+    """As in transactions; the records count."""
+    context, work = label_work()
+    for topic, record in (("labels", LABEL), ("feedback", FEEDBACK)):
+        book = PartitionBook(context.name(topic), 0)
+        list(work.handle([book.hand_out([Source(changed(record, shop="x", till=7))], 1, None)]))
+    assert context.metrics.unknown_fields.value() == 4
+    assert context.metrics.dead_letters.total() == 0
+
+
 def test_labels_are_counted_by_what_became_of_them_and_what_they_contradict() -> None:
     """Two labels wait for their transactions, one of them is reversed by an unknown source; read once more
     nothing is counted that was counted before.
     """
-    context = build(load(environ={}), ["label"]).contexts["label"]
-    changelog = Changelog(context.name("label-state"), context.settings.broker, context.outputs)
-    work = LabelWork(0, context, changelog, cast("LateReader", NothingLate()), lambda _: False)
+    context, work = label_work()
     book = PartitionBook(context.name("labels"), 0)
     said = [
         ("t1", True, "chargeback"),

@@ -90,6 +90,9 @@ def test_lists_and_tables_come_from_the_environment_as_json() -> None:
         ("[topics]\npartitions = 0", "topics.partitions"),
         ("[topics]\nretention = '7d'", "topics.retention must be longer than labels.maturity"),
         ("[topics]\nscores = 'fraud.alerts.v1'", "used twice: fraud.alerts.v1"),
+        ("[topics]\nscores = '..'", "topics.scores .*is not a topic name"),
+        ("[broker]\nbootstrap = 'a:9092,b:99999'", "'b:99999' has no port from 1 to 65535"),
+        ("[broker]\nbootstrap = 'a:0'", "'a:0' has no port from 1 to 65535"),
         ("[topics]\nscores = 'a b'", "topics.scores .*'a b' is not a topic name"),
         ("[models.champion]\nname = 'x y'\nkind = 'k'", "models.champion.name .*lower-case letters"),
         (

@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from streams import app
 from streams.app import STAGES
 from streams.contract.rejections import CODES
-from streams.errors import TopicMismatch, TopicRefused
+from streams.errors import SettingsError, TopicMismatch, TopicRefused
 from streams.kafka.connection import client_options
 from streams.settings import Settings, load
 from streams.topics import Catalogue
@@ -86,6 +86,13 @@ def test_every_name_is_a_setting() -> None:
     catalogue = Catalogue.from_settings(named("bank"), entities=("device",))
     assert all(topic.name.startswith("bank.") for topic in catalogue)
     assert catalogue.name("by-device") == "bank.internal_prefix.by-device.v1"
+
+
+def test_a_public_topic_is_no_internal_one() -> None:
+    """Records of two kinds on one topic would end a stage, or be taken for its own."""
+    settings = load(overrides={"topics.scores": "fraud.internal.by-terminal.v1"}, environ={})
+    with pytest.raises(SettingsError, match="is the name of two topics"):
+        Catalogue.from_settings(settings)
 
 
 def test_topics_that_meet_in_a_stage_have_the_same_partitions() -> None:

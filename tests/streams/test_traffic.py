@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
 
 import msgspec
 import pytest
@@ -36,6 +37,38 @@ def alert(transaction_id: str) -> bytes:
         "config": "c", "control_group": False, "propensity": 1.0, "reasons": [],
     }  # fmt: skip
     return encode(msgspec.convert(record, Alert))
+
+
+def test_what_is_cancelled_sends_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C the outputs are closed next: neither the stream nor the analysts may still use them."""
+    under_way: set[str] = set()
+
+    def endless(name: str) -> Callable[..., Awaitable[None]]:
+        async def run(*_: object, **__: object) -> None:
+            under_way.add(name)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                under_way.remove(name)
+
+        return run
+
+    monkeypatch.setattr("streams.history.traffic.replay", endless("stream"))
+    monkeypatch.setattr("streams.history.traffic._answer", endless("analysts"))
+
+    async def scenario() -> None:
+        publishing = asyncio.create_task(
+            publish(cast(Outputs, None), load(environ={}), [], rate=1.0, label_delay=1000)
+        )
+        await asyncio.sleep(0)  # publish begins
+        await asyncio.sleep(0)  # and so do both of its tasks
+        assert len(under_way) == 2
+        publishing.cancel()
+        await asyncio.wait({publishing})
+        assert publishing.cancelled()
+        assert not under_way
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.broker
