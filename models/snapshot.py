@@ -80,6 +80,7 @@ class Snapshot:
     :ivar libraries: name → version of what it was made with.
     :ivar offsets: ``topic/partition`` → next offset to learn from.
     :ivar metrics: quality figures known when it was made.
+    :ivar withheld: why aliases that follow the model do not take the version; empty for one that they take.
     :ivar signature: HMAC-SHA256 of the digest, in hexadecimal digits; empty if unsigned.
     :ivar sha256: of the encoded document without ``sha256`` and ``signature``; filled in by ``decode``.
     """
@@ -98,6 +99,7 @@ class Snapshot:
     libraries: Mapping[str, str] = field(default_factory=dict)
     offsets: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    withheld: str = ""
     signature: str = ""
     sha256: str = field(default="", compare=False)
 
@@ -122,6 +124,7 @@ def make(
     libraries: Mapping[str, str] | None = None,
     offsets: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
+    withheld: str = "",
 ) -> Snapshot:
     """A snapshot with the golden scores the scorer gives now; golden rows are zeros and ``reference`` if none
     are given. The scorer's arrays cannot be written to any more.
@@ -147,6 +150,7 @@ def make(
         libraries=dict(libraries or {}),
         offsets=dict(offsets or {}),
         metrics=dict(metrics or {}),
+        withheld=withheld,
     )
 
 
@@ -169,6 +173,7 @@ def encode(snapshot: Snapshot, key: bytes = b"") -> bytes:
         "libraries": dict(snapshot.libraries),
         "offsets": dict(snapshot.offsets),
         "metrics": dict(snapshot.metrics),
+        "withheld": snapshot.withheld,
         "header": dict(header),
         "arrays": {name: _pack(array) for name, array in arrays.items()},
         "reference": _pack(snapshot.reference),
@@ -232,6 +237,8 @@ def decode(data: bytes, spec_digest: str | None = None, key: bytes = b"") -> Sna
         },
         offsets={name: _integer(_object(document, "offsets"), name) for name in _object(document, "offsets")},
         metrics={name: _number(_object(document, "metrics"), name) for name in _object(document, "metrics")},
+        # Versions of before there were any.
+        withheld=_text(document, "withheld") if "withheld" in document else "",
         signature=signature,
         sha256=sha256,
     )

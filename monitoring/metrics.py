@@ -192,6 +192,10 @@ METRICS: tuple[Definition, ...] = (
         "Model versions on the topic that could not be used, by model.",
         "any increase.",
         labels=("name",), limit=32),
+    Definition("fraud_model_withheld_total", "counter", "models",
+        "Versions so much worse than those before them that aliases do not follow, by model.",
+        "any increase.",
+        labels=("name",), limit=32),
     Definition("fraud_outcomes_refused_total", "counter", "outcomes",
         "Outcomes that a learner could not learn, by model.",
         "any increase.",
@@ -417,6 +421,7 @@ class Metrics:
         self.gates_failed = gauge("fraud_gates_failed")
         self.moves_ignored = counter("fraud_moves_ignored_total")
         self.model_refused = counter("fraud_model_refused_total")
+        self.model_withheld = counter("fraud_model_withheld_total")
         self.outcomes_refused = counter("fraud_outcomes_refused_total")
         self.shadow_disabled = counter("fraud_shadow_disabled_total")
         self.labels = counter("fraud_labels_total")

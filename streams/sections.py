@@ -280,6 +280,8 @@ class Gates(Section):
     """A canary that has passed every gate becomes the champion."""
     rollback: bool = True
     """A champion that fails a gate within the horizon of its promotion gives its place back."""
+    withhold: bool = True
+    """A version that is much worse than those before it is not taken by aliases that follow its model."""
     horizon: Duration = 7 * DAY
     """Event time of matured outcomes that must speak for a canary."""
     min_frauds: Annotated[int, Field(ge=1)] = 50

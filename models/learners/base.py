@@ -64,6 +64,9 @@ class Learner(ABC):
     """Whether it learns verdicts of analysts on alerts apart: then they come to ``learn_feedback`` at once,
     and to ``learn`` when their transaction has matured."""
 
+    probabilities: bool = True
+    """Whether its scores are meant as probabilities of fraud for the whole stream, beside ranking it."""
+
     def __init__(self, names: Sequence[str], keep_one_in: int = 1) -> None:
         if not names or len(set(names)) != len(names):
             raise ValueError("feature names must be at least one and different")

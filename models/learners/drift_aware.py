@@ -88,7 +88,7 @@ class DriftAwareLearner(Learner):
     ) -> None:
         active = make()
         super().__init__(active.names, active.keep_one_in)
-        self.apart = active.apart
+        self.apart, self.probabilities = active.apart, active.probabilities
         if replace_when not in REPLACE_WHEN:
             raise ValueError(f"replace_when must be one of {', '.join(REPLACE_WHEN)}, not {replace_when!r}")
         if min_frauds < 1:

@@ -35,6 +35,7 @@ class FeedbackDelayedLearner(Learner):
 
     kind: ClassVar[str] = "feedback_and_delayed"
     apart = True
+    probabilities = False
     parts: ClassVar[tuple[str, ...]] = ("feedback", "delayed")
 
     def __init__(

@@ -102,13 +102,17 @@ MODELS = Dashboard(
                 ),
                 Panel(
                     "Trouble",
-                    "Versions and outcomes refused, verdicts beyond labels.daily, batches that the rules "
-                    "scored because the champion failed, shadows switched off. Bad: any.",
+                    "Versions refused or withheld, outcomes refused, verdicts beyond labels.daily, batches "
+                    "that the rules scored because the champion failed, shadows switched off. Bad: any.",
                     "short",
                     (
                         Query(
                             increase("fraud_model_refused_total", by="name", over="$__rate_interval"),
                             "version of {{name}} refused",
+                        ),
+                        Query(
+                            increase("fraud_model_withheld_total", by="name", over="$__rate_interval"),
+                            "version of {{name}} withheld",
                         ),
                         Query(
                             increase("fraud_outcomes_refused_total", by="name", over="$__rate_interval"),

@@ -87,7 +87,7 @@ def promote(settings: Settings, model: Pin, **how: Any) -> None:
 @with_settings(data=True)
 def rollback(settings: Settings, model: Pin | None, **how: Any) -> None:
     """Give the last champion its place back; without one, the version before that of the champion."""
-    from streams.commands.moving import MoveFailed, read_documents
+    from streams.commands.moving import MoveFailed, newest, read_documents
 
     def target(aliases: Aliases) -> Pin:
         if model is not None:
@@ -96,9 +96,8 @@ def rollback(settings: Settings, model: Pin | None, **how: Any) -> None:
             return aliases.former[-1]
         champion = aliases.champion
         documents = run_async(read_documents(settings, champion.name))
-        now = champion.version or max(documents, default=0)
-        before = max((number for number in documents if number < now), default=None)
-        if before is None:
+        before = newest(documents, champion.version or newest(documents))
+        if not before:
             raise MoveFailed(f"nothing to go back to: {champion} has had no champion or version before it")
         return type(champion)(champion.name, before)
 
@@ -301,7 +300,9 @@ def _move(
             evidence |= judgement.as_evidence()
             if judgement.failed and not force:
                 raise NotFit(f"{pin} {_failures(judgement)}; --force moves it all the same")
-            evidence["forced"] = int(bool(judgement.failed))
+            if snapshot.withheld and not force:
+                raise NotFit(f"{pin} is withheld: {snapshot.withheld}; --force moves it all the same")
+            evidence["forced"] = int(bool(judgement.failed or snapshot.withheld))
     move = Move(0, kind, pin, percent, who, time.time_ns() // 1_000_000, reason, evidence)
     made = run_async(make_move(settings, registry, move, seconds=seconds))
     if as_json:

@@ -13,13 +13,14 @@ from streams.commands.aliases import read_registry, role_of
 from streams.kafka.clients import read_all
 from streams.sections import Models
 from streams.settings import Settings
-from streams.stages.model_feed import key_of
+from streams.stages.model_feed import is_withheld, key_of
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
     """A version as its document says; `published_at` and `learned_until` are epoch milliseconds.
 
     `role` is the one that the version has by the present aliases, empty for one that does not score.
+    `withheld` says why aliases that follow the model do not take the version, empty for one that they take.
     `learner` is the kind that the settings give the model, empty if they do not name it; `scorer` is the kind
     of the frozen form that scores. `problem` says why the version cannot be used; everything below is then
     unknown.
@@ -32,6 +33,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     size_bytes: int
     learner: str = ""
     problem: str = ""
+    withheld: str = ""
     scorer: str = ""
     learned: int = 0
     frauds: int = 0
@@ -68,7 +70,7 @@ async def read_versions(
             key = key_of(record.key)
             if key is None:
                 continue
-            if record.value is not None:
+            if record.value is not None and not is_withheld(record.value):
                 newest[key[0]] = max(key[1], newest.get(key[0], 0))
             if wanted is not None and not wanted(*key):
                 continue
@@ -76,7 +78,7 @@ async def read_versions(
                 found.pop(key, None)
                 continue
             found[key] = record if wanted is None else _summary(key, record, settings)
-    roles = {key: role_of(*key, newest[key[0]], aliases) for key in found}
+    roles = {key: role_of(*key, newest.get(key[0], 0), aliases) for key in found}
     if wanted is None:
         latest = dict(sorted(found))
         kept = {*latest.items(), *(key for key, role in roles.items() if role)}
@@ -100,6 +102,7 @@ def _summary(key: tuple[str, int], record: Any, settings: Settings) -> ModelVers
 def _described(plain: ModelVersion, snapshot: Snapshot) -> ModelVersion:
     return msgspec.structs.replace(
         plain,
+        withheld=snapshot.withheld,
         scorer=snapshot.kind,
         learned=snapshot.n_learned,
         frauds=snapshot.n_frauds,

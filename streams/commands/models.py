@@ -41,8 +41,9 @@ for _command in (validate, promote, rollback, canary, shadow, history):
 def list_(settings: Settings, name: str | None, as_json: bool) -> None:
     """List the latest version of every model, or every version of model NAME that is still on the topic.
 
-    A version that scores has a role, and is listed in any case. A model of the settings that is not listed
-    has learned nothing yet: rules stand in for it.
+    A version that scores has a role, and is listed in any case. One that is withheld is so much worse than
+    those before it that aliases which follow the model have stayed where they were. A model of the settings
+    that is not listed has learned nothing yet: rules stand in for it.
     """
     from streams.commands.model_versions import read_versions
 
@@ -120,7 +121,7 @@ def _show(versions: Sequence[ModelVersion], as_json: bool) -> None:
         until = rfc3339(each.learned_until)[:16] if each.learned_until else "-"
         published = rfc3339(each.published_at)[:16]
         size = f"{each.size_bytes / 1024:,.0f} KiB"
-        state = each.problem or "usable"
+        state = each.problem or (f"withheld: {each.withheld}" if each.withheld else "usable")
         kinds = (each.role or "-", each.learner or "-", each.scorer or "-")
         origin = (*kinds, f"{each.learned:,}", until)
         row(listed, each.name, each.version, *origin, published, size, state)

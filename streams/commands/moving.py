@@ -22,7 +22,7 @@ from streams.kafka.outputs import Output, Outputs
 from streams.keys import signing_key
 from streams.settings import Settings
 from streams.stages import columns
-from streams.stages.model_feed import key_of
+from streams.stages.model_feed import is_withheld, key_of
 from streams.stages.validation import validate
 
 #: Messages of outcomes, each of many rows, that a version is judged on.
@@ -86,6 +86,14 @@ async def read_documents(settings: Settings, name: str) -> dict[int, bytes]:
     return found
 
 
+def newest(documents: dict[int, bytes], before: int | None = None) -> int:
+    """The newest version that aliases follow to, among those below `before`; 0 if there is none."""
+    return max(
+        (n for n, each in documents.items() if (before is None or n < before) and not is_withheld(each)),
+        default=0,
+    )
+
+
 def usable(settings: Settings, pin: Pin, documents: dict[int, bytes]) -> Snapshot:
     """The version that a pin stands for now, as a worker would load it.
 
@@ -93,11 +101,11 @@ def usable(settings: Settings, pin: Pin, documents: dict[int, bytes]) -> Snapsho
         NoSuchModel: there is none.
         NotUsable: workers would refuse it.
     """
-    if not documents or pin.version not in (None, *documents):
+    if pin.version not in documents and (pin.version is not None or not newest(documents)):
         raise NoSuchModel(
             f"no {pin} on {settings.topics.models}; `fraudstream models list` shows what there is"
         )
-    number = pin.version or max(documents)
+    number = pin.version or newest(documents)
     try:
         return decode(documents[number], feature_spec(settings).digest, signing_key(settings.models))
     except SnapshotError as error:

@@ -177,7 +177,8 @@ class Backtest:
             self._published = publication
             for snapshots in self._learn_core.advance(self._learning, first):
                 for snapshot in snapshots:
-                    self._deployment.swap(snapshot)
+                    if not snapshot.withheld:
+                        self._deployment.swap(snapshot)
         self._join_labels(last)
         scored = self._score_core.process(self._score_state, self._deployment, rows)
         scored.meta = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def report(
 ) -> dict[str, Any]:
     """Counts; by model AUC, average precision, CP@100 and calibration over `start <= event_time < end`, and
     the first three by week (`folds.py`), as the mean of the weeks, and of shadows as the difference from the
-    champion, with intervals (`monitoring/bootstrap.py`).
+    champion over the rows that both have scored, with intervals (`monitoring/bootstrap.py`).
     """
     inside = np.ones(len(result.event_time), dtype=np.bool_)
     if start is not None:
@@ -43,7 +44,11 @@ def report(
     estimates = {
         name: [_estimates(result, scores, week) for week in weeks] for name, scores in result.scores.items()
     }
-    champion = next(iter(estimates.values()))
+    champion = next(iter(result.scores))
+
+    def difference(name: str) -> dict[str, Estimates]:
+        return _difference(result, weeks, estimates, name, champion)
+
     return {
         **result.counts,
         "evaluated": int(inside.sum()),
@@ -62,7 +67,7 @@ def report(
                 **_quality(truth, scores[inside], cards, days),
                 "weeks": [_figures(each) for each in estimates[name]],
                 "mean_of_weeks": _figures(_means(estimates[name])),
-                **({"minus_champion": _figures(_differences(estimates[name], champion))} if position else {}),
+                **({"minus_champion": _figures(difference(name))} if position else {}),
             }
             for position, (name, scores) in enumerate(result.scores.items())
         ],
@@ -92,10 +97,30 @@ def _means(weeks: list[dict[str, Estimates]]) -> dict[str, Estimates]:
     return {name: bootstrap.mean([week[name] for week in weeks]) for name in FIGURES if weeks}
 
 
-def _differences(
-    shadow: list[dict[str, Estimates]], champion: list[dict[str, Estimates]]
+def _difference(
+    result: BacktestResult,
+    weeks: list[Fold],
+    estimates: dict[str, list[dict[str, Estimates]]],
+    shadow: str,
+    champion: str,
 ) -> dict[str, Estimates]:
-    ours, theirs = _means(shadow), _means(champion)
+    """Mean over the weeks of the shadow's figures minus those of the champion, on the rows that both have
+    scored: none is better for having left out the hard ones. Weeks without such rows do not count.
+    """
+    known = {name: np.isfinite(result.scores[name]) for name in (shadow, champion)}
+    both = known[shadow] & known[champion]
+
+    def means(name: str) -> dict[str, Estimates]:
+        found = []
+        for week, whole in zip(weeks, estimates[name], strict=True):
+            shared = week.rows[both[week.rows]]
+            if len(shared) == known[name][week.rows].sum() > 0:
+                found.append(whole)
+            elif len(shared):
+                found.append(_estimates(result, result.scores[name], replace(week, rows=shared)))
+        return _means(found)
+
+    ours, theirs = means(shadow), means(champion)
     return {name: ours[name] - theirs[name] for name in ours}
 
 

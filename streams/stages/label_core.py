@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.arrays import Bools
 from streams.contract.records import Feedback, Label
 from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER
@@ -38,11 +39,11 @@ from streams.stages.label_state import ANALYST, Alerted, LabelState, LabelStep, 
 
 #: Outcomes keep these columns of the scored rows.
 _CARRIED = (
-    "event_time", "transaction", "card", "hop", "features", "champion", "shadows", "arm", "alert", "control",
-    "propensity",
+    "event_time", "watermark", "transaction", "card", "hop", "features", "champion", "shadows", "arm",
+    "alert", "control", "propensity",
 )  # fmt: skip
 #: And these, for the observe stage; a backtest has not all of them.
-_OBSERVED = ("offset", "watermark", "status", "amount_minor", "exponent", "threshold")
+_OBSERVED = ("offset", "status", "amount_minor", "exponent", "threshold")
 _CARRIED_STRINGS = ("transaction_id", "card_id")
 #: Source of an outcome about which nobody has said anything.
 MATURITY = "maturity"
@@ -213,14 +214,15 @@ class LabelJoin:
 
         The clock is that of labels, since they arrive in the order of `labelled_at`; more may come with the
         same time. While no labels arrive it is the newest transaction that scoring has seen, as far
-        as scoring may get next: labels up to then were published before it.
+        as scoring may get next: labels up to then were published before it. None is decided before it has
+        been read promptly, too: until then nobody knows whether it is an alert, whose verdicts act at once.
         """
         clock = state.labels_until - 1
+        scored = state.scored.get(score_partition, NEVER)
         if labels_idle:
-            scored = state.scored.get(score_partition, NEVER)
             seen = state.seen.get(score_partition, NEVER)
             clock = max(clock, scored, min(scored + self.policy.soonest_ms, seen))
-        return clock - self.policy.maturity_ms
+        return min(clock - self.policy.maturity_ms, scored)
 
     def told(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
         """All that takes effect in the score partition up to this event time has been given as outcomes."""
@@ -234,6 +236,8 @@ class LabelJoin:
         self, state: LabelState, step: LabelStep, rows: Columns, offset: int, ripe: int
     ) -> tuple[list[Columns], bool]:
         """Decide the scored rows at `offset`, read late, as far as they are ripe.
+
+        A row that the score stage has sent again after a crash is not decided again: its labels are gone.
 
         Returns:
             the outcomes, and whether all rows of the message are decided.
@@ -254,6 +258,7 @@ class LabelJoin:
         position = (offset + 1, 0) if done else (offset, stop)
         if position > reached:
             change.late[partition] = position
+        new = self._undecided(state, change, rows, start, stop)
         keep, fraud, source, known_at, labelled_at = [], [], [], [], []
         for index in range(start, stop):
             transaction = rows.strings["transaction_id"][index]
@@ -262,6 +267,8 @@ class LabelJoin:
             held = state.verdicts.get(transaction, [])
             if held or alerted is not None:
                 change.dropped.append(transaction)
+            if not new[index - start]:
+                continue
             timely = _timely(held, matured_at)
             for late in held[len(timely) :]:
                 # Whether it happens to be here already or comes after this.
@@ -284,6 +291,15 @@ class LabelJoin:
         outcomes = _outcomes(chosen, fraud, known_at, labelled_at, source)
         outcomes.arrays["matured"] = np.ones(len(keep), dtype=np.bool_)
         return [outcomes], done
+
+    @staticmethod
+    def _undecided(state: LabelState, change: LabelStep, rows: Columns, start: int, stop: int) -> Bools:
+        """Which of these rows are the first of their transaction; a backtest sends none again."""
+        if "settled" not in rows.meta or start == stop:
+            return np.ones(stop - start, np.bool_)
+        source, offsets = str(rows.meta_int("score_partition")), rows.ints("offset")[start:stop]
+        change.decided[source] = rows.meta_int("settled"), offsets.tobytes()
+        return state.decided.unseen(source, offsets)
 
     def passed(self, state: LabelState, step: LabelStep, places: Mapping[int, int]) -> None:
         """The late reading has nothing of these score partitions left before these offsets."""

@@ -15,6 +15,7 @@ from operator import itemgetter
 import msgspec
 
 from streams.stages.alignment import FOREVER, NEVER
+from streams.stages.seen_rows import Packed, SeenRows, join
 
 #: The source of a verdict of an analyst, as feedback and labels have it.
 ANALYST = "analyst"
@@ -92,6 +93,7 @@ class LabelStep(msgspec.Struct, array_like=True):
     undecided: dict[int, int] = {}
     late: dict[int, tuple[int, int]] = {}
     labels_until: int = NEVER
+    decided: dict[str, Packed] = {}
 
     def add(self, change: LabelStep) -> None:
         """Append what came after."""
@@ -105,6 +107,7 @@ class LabelStep(msgspec.Struct, array_like=True):
         self.undecided.update(change.undecided)
         self.late.update(change.late)
         self.labels_until = max(self.labels_until, change.labels_until)
+        join(self.decided, change.decided)
 
 
 class _Ages:
@@ -143,6 +146,7 @@ class _Head(msgspec.Struct, array_like=True):
     undecided: dict[int, int]
     late: dict[int, tuple[int, int]]
     labels_until: int
+    decided: dict[str, Packed] = {}
 
 
 class LabelState:
@@ -160,6 +164,8 @@ class LabelState:
         self.undecided: dict[int, int] = {}
         #: offset and row up to which the late reading has decided everything, by score partition
         self.late: dict[int, tuple[int, int]] = {}
+        #: offsets of the transactions of which the late reading has decided a row, by score partition
+        self.decided = SeenRows()
         #: the clock of labels: up to when they have been read
         self.labels_until = NEVER
         #: time and card of a label too far ahead of the clock, until another card confirms it; not kept
@@ -195,6 +201,7 @@ class LabelState:
         self.undecided.update(step.undecided)
         self.late.update(step.late)
         self.labels_until = max(self.labels_until, step.labels_until)
+        self.decided.take(step.decided)
 
     def oldest_verdict(self) -> tuple[int, str] | None:
         """The transaction whose latest verdict was given first, and when."""
@@ -206,7 +213,9 @@ class LabelState:
 
     def dump(self, bucket: int) -> bytes:
         if bucket == _BUCKETS:
-            return _encode(_Head(self.scored, self.undecided, self.late, self.labels_until))
+            return _encode(
+                _Head(self.scored, self.undecided, self.late, self.labels_until, self.decided.dump())
+            )
         return _encode(
             _Bucket(
                 {name: self.verdicts[name] for name in _in_bucket(self.verdicts, bucket)},
@@ -220,6 +229,7 @@ class LabelState:
             self.scored, self.undecided = head.scored, head.undecided
             self.late = head.late
             self.labels_until = head.labels_until
+            self.decided.load(head.decided)
             return
         saved = _decode_bucket(data)
         replaced = dict.fromkeys((*_in_bucket(self.verdicts, bucket), *_in_bucket(self.alerted, bucket)))

@@ -2,8 +2,8 @@
 
 Reads outcomes (one partition, so that the learners see one order), and from the models topic which versions
 there are already. Writes model versions there, keyed `name/version`; the oldest are tombstoned, but for those
-that a move on the control topic has named; and what learners notice about concept drift to the metrics topic,
-keyed `drift`.
+that a move on the control topic has named and the one that aliases have followed the model to; and what
+learners notice about concept drift to the metrics topic, keyed `drift`.
 
 State: the learners, the outcomes that have not taken effect, the position (`learn_core.py`), in one
 checkpoint (`learn_checkpoint.py`). Batches are finished only when a checkpoint covers them, so that a
@@ -18,6 +18,7 @@ however many there are: the watermark that releases them comes behind them in th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
@@ -43,6 +44,8 @@ from streams.stages.model_feed import highest_versions, model_key
 from streams.stages.model_slots import build_learners
 from streams.stages.rows import require_spec
 
+logger = logging.getLogger(__name__)
+
 #: Messages of outcomes taken at once.
 MOST_MESSAGES = 64
 #: Versions of a model that stay on the topic.
@@ -63,6 +66,7 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
         min_frauds=settings.models.min_frauds,
         maturity_ms=settings.labels.maturity,
         most_verdicts={str(origin): most for origin, most in settings.labels.daily.items()},
+        check_frauds=settings.gates.min_frauds if settings.gates.withhold else 0,
     )
 
 
@@ -110,6 +114,8 @@ class LearnWork:
         await require_applied(self._context, "outcomes", {self._partition: self.checkpoint.next_offset})
         published = await highest_versions(self._context.settings.broker, self._context.name("models"))
         self._unsaved_numbers = self.checkpoint.number_from(published)
+        for name in self.checkpoint.state.learners:
+            self._context.metrics.model_withheld.add(0, name)  # alert rules see the first one
 
     @property
     def state(self) -> LearnCheckpoint:
@@ -194,9 +200,16 @@ class LearnWork:
             document = encode(replace(snapshot, offsets={source: next_offset}), self._signing_key)
             records.append(Output(topic, 0, model_key(snapshot.name, snapshot.version), document))
             old = snapshot.version - VERSIONS_KEPT
-            if old > 0 and not self._registry.names(snapshot.name, old):
+            if snapshot.withheld:
+                self._withheld(snapshot)
+            kept = old == self.checkpoint.state.check.taken.get(snapshot.name)
+            if old > 0 and not kept and not self._registry.names(snapshot.name, old):
                 records.append(Output(topic, 0, model_key(snapshot.name, old), None))
         return records
+
+    def _withheld(self, snapshot: Snapshot) -> None:
+        self._context.metrics.model_withheld.add(1, snapshot.name)
+        logger.warning("%s v%d is withheld: %s", snapshot.name, snapshot.version, snapshot.withheld)
 
     def _save(self) -> Iterator[Step]:
         yield Step(whole=True)

@@ -11,12 +11,17 @@ from __future__ import annotations
 import heapq
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Self
 
 import msgspec
 import numpy as np
 
 from models.learners import checkpoint
+from models.scorers.base import FrozenScorer
+from models.scorers.registry import SCORERS
+from models.version_check import VersionCheck
+from models.yardstick import Sample, Yardstick
 from streams.errors import StateMismatch
 from streams.sections import Models
 from streams.stages.learn_core import MATURED, LearnState, Waiting
@@ -33,6 +38,49 @@ def slot_terms(models: Models) -> dict[str, str]:
         drift = [] if slot.drift is None else [slot.drift.model_dump()]
         terms[slot.name] = json.dumps([slot.kind, slot.options, slot.negative_rate, *drift], sort_keys=True)
     return terms
+
+
+class _Scorer(msgspec.Struct, array_like=True):
+    """A scorer of a version, as it is and not as it travels: compressed by nobody, checked by the whole."""
+
+    version: int
+    kind: str
+    header: dict[str, int | float | str]
+    arrays: dict[str, tuple[str, list[int], bytes]]
+
+    @classmethod
+    def of(cls, version: int, scorer: FrozenScorer) -> Self:
+        header, arrays = scorer.to_arrays()
+        packed = {
+            name: (each.dtype.str, list(each.shape), np.ascontiguousarray(each).tobytes())
+            for name, each in arrays.items()
+        }
+        return cls(version, scorer.kind, header, packed)
+
+    def scorer(self) -> FrozenScorer:
+        arrays = {
+            name: np.frombuffer(data, np.dtype(code)).reshape(shape)
+            for name, (code, shape, data) in self.arrays.items()
+        }
+        return SCORERS[self.kind].from_arrays(self.header, arrays)
+
+
+class _Check(msgspec.Struct):
+    """A `VersionCheck`."""
+
+    days: dict[int, Sample] = {}
+    best: dict[str, _Scorer] = {}
+    taken: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, check: VersionCheck) -> Self:
+        best = {name: _Scorer.of(version, scorer) for name, (version, scorer) in check.best.items()}
+        return cls(check.yardstick.days, best, check.taken)
+
+    def check(self, kept: Collection[str]) -> VersionCheck:
+        """A learner that starts anew is not measured by what another one had learned."""
+        best = {name: (saved.version, saved.scorer()) for name, saved in self.best.items() if name in kept}
+        return VersionCheck(Yardstick(self.days), best, self.taken)
 
 
 class _Saved(msgspec.Struct):
@@ -52,6 +100,8 @@ class _Saved(msgspec.Struct):
     judged: dict[int, bool]
     learners: dict[str, bytes]
     verdicts: dict[int, dict[str, int]] = {}
+    remembered: tuple[list[int], list[int]] = ([], [])
+    check: _Check = msgspec.field(default_factory=_Check)
 
 
 class LearnCheckpoint:
@@ -112,6 +162,8 @@ class LearnCheckpoint:
                 judged=state.judged,
                 learners={name: checkpoint.dump(learner) for name, learner in state.learners.items()},
                 verdicts=state.floods.counts,
+                remembered=state.floods.remembered,
+                check=_Check.of(state.check),
             )
         )
         return checkpoint.seal(document, self._key)
@@ -141,17 +193,20 @@ class LearnCheckpoint:
         state.watermarks |= saved.watermarks
         state.clock, state.published_at = saved.clock, saved.published_at
         state.arrived, state.seen, state.judged = saved.arrived, saved.seen, saved.judged
-        state.floods.counts = saved.verdicts
+        state.floods.restore(saved.verdicts, saved.remembered)
+        gone_on = []
         for name in self._kept(saved):
             try:
                 state.learners[name] = checkpoint.load(saved.learners[name])
             except checkpoint.OtherVersions as error:
                 logger.warning("model %s starts anew: %s", name, error)
                 continue
+            gone_on.append(name)
             state.learned[name] = saved.learned[name]
             if name in saved.parents:
                 state.parents[name] = saved.parents[name]
             state.refused[name] = saved.refused[name]
+        state.check = saved.check.check(gone_on)
         state.waiting = _waiting(state, saved.waiting)
         if not state.apart:
             state.judged = {}

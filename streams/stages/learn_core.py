@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import river
 
-from models.label_floods import LabelFloods
+from models.label_floods import LabelFloods, verdict_keys
 from models.learners.base import DriftEvent, Learner
 from models.outcome_weights import feedback_weights, outcome_weights
 from models.sampling import keep_mask
+from models.scorers.base import FrozenScorer
 from models.snapshot import Snapshot, make
+from models.version_check import Verdict, VersionCheck
 from monitoring.metrics import bounded_source
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
@@ -80,6 +82,8 @@ class LearnRules:
         min_frauds: the same for frauds.
         maturity_ms: event time after which a transaction has matured.
         most_verdicts: on the transactions of a day, by `source`, `terminal` and `card`, that are learned.
+        check_frauds: fewest frauds by which a version may be withheld (`models/version_check.py`); 0 for
+            never.
     """
 
     publish_every_ms: int
@@ -88,6 +92,7 @@ class LearnRules:
     min_frauds: int = 0
     maturity_ms: int = 0
     most_verdicts: Mapping[str, int] = field(default_factory=dict)
+    check_frauds: int = 0
 
     def suffices(self, learner: Learner) -> bool:
         """Whether the learner has learned enough for a version."""
@@ -142,6 +147,7 @@ class LearnState:
         #: the learners that learn verdicts apart, as a bit mask
         self.apart = sum(1 << position for position, learner in enumerate(learners.values()) if learner.apart)
         self.floods = LabelFloods({})
+        self.check = VersionCheck()
 
     def observe(self, partition: int, watermark: int) -> int:
         """A label partition has seen the scoring watermark; returns how far all of them have."""
@@ -172,7 +178,8 @@ class LearnCore:
         if not len(outcomes):
             return 0
         transactions, fraud = outcomes.words("transaction"), outcomes.bools("fraud")
-        known_at, matured_at = outcomes.ints("known_at"), outcomes.ints("event_time") + self.rules.maturity_ms
+        # By the watermark, as the label stage has it: an odd stamp matures with the transactions around it.
+        known_at, matured_at = outcomes.ints("known_at"), outcomes.ints("watermark") + self.rules.maturity_ms
         alert, propensity = outcomes.bools("alert"), outcomes.floats("propensity")
         sources = outcomes.strings["source"]
         said = np.array([source != MATURITY for source in sources], np.bool_)
@@ -203,19 +210,24 @@ class LearnCore:
         return len(keep)
 
     def _within_bounds(self, state: LearnState, outcomes: Columns) -> npt.NDArray[np.bool_]:
-        """Those that are not one verdict too many of their source, terminal or card."""
+        """Those that are no verdict given again, and not one too many of their source, terminal or card."""
         sources = outcomes.strings["source"]
         said = np.array([source != MATURITY for source in sources], np.bool_)
-        if not (said.any() and self.rules.most_verdicts):
+        if not said.any():
             return np.ones(len(outcomes), np.bool_)
         most = self.rules.most_verdicts
         state.floods.most = {kind: most[kind] for kind in ("card", "terminal", "source") if kind in most}
-        origins = {
-            "card": outcomes.words("card").tolist(),
-            "terminal": outcomes.words("hop").tolist(),
-            "source": [bounded_source(source) for source in sources],
-        }
-        return state.floods.count(outcomes.ints("event_time"), said, origins)
+        origins: dict[str, list[object]] = {"source": [bounded_source(source) for source in sources]}
+        for kind, column in (("card", "card"), ("terminal", "hop")):
+            if kind in most:
+                origins[kind] = outcomes.words(column).tolist()
+        keys = verdict_keys(
+            outcomes.words("transaction"),
+            outcomes.bools("fraud"),
+            outcomes.ints("known_at"),
+            outcomes.ints("labelled_at"),
+        )
+        return state.floods.count(outcomes.ints("watermark"), said, origins, keys)
 
     def advance(self, state: LearnState, clock: int) -> Iterator[list[Snapshot]]:
         """Learn what has taken effect by `clock` (event time), publish at every step that it passes.
@@ -257,6 +269,8 @@ class LearnCore:
         if len(state.seen) > REMEMBERED:
             del state.seen[next(iter(state.seen))]
         wanted = item.wanted
+        if wanted and self.rules.check_frauds:
+            state.check.yardstick.add(item.time, transaction, fraud, item.features)
         if state.apart and (item.kind == VERDICT or transaction in state.judged):
             wanted &= ~state.apart  # they learn it when it has matured
             if transaction not in state.judged:
@@ -308,9 +322,11 @@ class LearnCore:
                 continue
             state.versions[name] += 1
             state.learned[name] = 0
+            scorer = learner.freeze()
+            verdict = self._check(state, name, scorer)
             snapshots.append(
                 make(
-                    learner.freeze(),
+                    scorer,
                     name=name,
                     version=state.versions[name],
                     spec_digest=self.rules.spec_digest,
@@ -321,8 +337,21 @@ class LearnCore:
                     n_frauds=learner.n_frauds,
                     parent=state.parents.get(name, 0),
                     libraries=LIBRARIES,
-                    metrics=learner.figures(),
+                    metrics=learner.figures() | verdict.figures(),
+                    withheld=verdict.withheld,
                 )
             )
             state.parents[name] = state.versions[name]
         return snapshots
+
+    def _check(self, state: LearnState, name: str, scorer: FrozenScorer) -> Verdict:
+        if not self.rules.check_frauds:
+            return Verdict()
+        return state.check.judge(
+            name,
+            state.versions[name],
+            scorer,
+            least_frauds=self.rules.check_frauds,
+            keep_one_in=min(learner.keep_one_in for learner in state.learners.values()),
+            probabilities=state.learners[name].probabilities,
+        )

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 
+import msgspec
+
 from models.snapshot import MAX_VERSION, NAME, Snapshot, SnapshotDamagedError, SnapshotError, decode
 from streams.kafka.broadcast import Broadcast
 from streams.kafka.clients import read_all
@@ -34,6 +36,20 @@ def key_of(key: bytes | None) -> tuple[str, int] | None:
     if NAME.fullmatch(name) is None or not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         return None
     return (name, int(text)) if int(text) <= MAX_VERSION else None
+
+
+class _Head(msgspec.Struct):
+    """What is read of a document to know whether it is withheld."""
+
+    withheld: str = ""
+
+
+def is_withheld(document: bytes) -> bool:
+    """Whether a version says that aliases do not follow to it; the document is not checked otherwise."""
+    try:
+        return bool(msgspec.json.decode(document, type=_Head).withheld)
+    except msgspec.MsgspecError:
+        return False
 
 
 async def highest_versions(broker: Broker, topic: str) -> dict[str, int]:
@@ -85,7 +101,7 @@ class ModelFeed(Broadcast):
 
     @property
     def latest(self) -> dict[str, Snapshot]:
-        """The highest version of each name."""
+        """The highest version of each name that is not withheld, as `newest` has its number."""
         return self._latest
 
     def version(self, name: str, version: int) -> Snapshot | None:
@@ -107,7 +123,9 @@ class ModelFeed(Broadcast):
             logger.warning("model %r refused: %s: %s", (key or b"")[:80], type(error).__name__, error)
             return
         self._versions[snapshot.name, snapshot.version] = snapshot
-        if snapshot.version > self.newest.get(snapshot.name, 0):
+        if snapshot.withheld:
+            logger.info("%s v%d is withheld: %s", snapshot.name, snapshot.version, snapshot.withheld)
+        elif snapshot.version > self.newest.get(snapshot.name, 0):
             self._latest[snapshot.name] = snapshot
             self.newest[snapshot.name] = snapshot.version
 

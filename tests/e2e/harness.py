@@ -119,6 +119,8 @@ class Seen:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     dead: list[tuple[bytes | None, dict[str, bytes]]] = field(default_factory=list)
     versions: dict[str, set[int]] = field(default_factory=dict)
+    #: the documents of every version, by name and number
+    documents: dict[tuple[str, int], set[bytes]] = field(default_factory=dict)
 
     @property
     def published(self) -> int:
@@ -299,6 +301,7 @@ class Deployment:
             name, _, version = message.key().decode().rpartition("/")
             if value is not None:
                 self.seen.versions.setdefault(name, set()).add(int(version))
+                self.seen.documents.setdefault((name, int(version)), set()).add(value)
         else:
             record = json.loads(value)
             assert message.key().decode() == record["card_id"]

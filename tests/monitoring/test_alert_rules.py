@@ -55,6 +55,7 @@ HEALTHY = {
     'fraud_model_learned_total{job="fraudstream",instance="w",name="m"}': "0+10x*",
     'fraud_model_updates_total{job="fraudstream",instance="w",name="m"}': "0+0.01x*",
     'fraud_model_refused_total{job="fraudstream",instance="w",name="m"}': "0x*",
+    'fraud_model_withheld_total{job="fraudstream",instance="w",name="m"}': "0x*",
     'fraud_outcomes_refused_total{job="fraudstream",instance="w",name="m"}': "0x*",
     'fraud_shadow_disabled_total{job="fraudstream",instance="w",name="m",reason="slow"}': "0x*",
     'fraud_drift_raised{job="fraudstream",instance="w",kind="unit_change",name="amount"}': "0x*",
@@ -152,6 +153,7 @@ CASES = {
         {"model_learned": "7000x*"}, {"model_learned": "7000x20 7001x*"}, at="30h", step="15m"
     ),
     "FraudModelRefused": Case({"model_refused": "0x70 1x*"}, {"model_refused": "1x*"}),
+    "FraudModelWithheld": Case({"model_withheld": "0x70 1x*"}, {"model_withheld": "1x*"}),
     "FraudOutcomesRefused": Case({"outcomes_refused": "0x70 1x*"}, {"outcomes_refused": "1x*"}),
     "FraudShadowOff": Case({"shadow_disabled": "0x70 1x*"}, {"shadow_disabled": "1x*"}),
     # Beyond their limits for 20 minutes, and for ten; where `for` is an hour for 80 and for 40.

@@ -27,16 +27,25 @@ class Joined:
         self.labelled_at: dict[str, int] = {}
 
     def score(
-        self, rows: dict[str, tuple[int, bool]], event_times: dict[str, int] | None = None
+        self,
+        rows: dict[str, tuple[int, bool]],
+        event_times: dict[str, int] | None = None,
+        *,
+        settled: int | None = None,
+        first: int = 0,
     ) -> list[Outcome]:
-        """Rows by transaction: the watermark each was scored at and whether it was alerted."""
+        """Rows by transaction: the watermark each was scored at and whether it was alerted; all transactions
+        up to the offset `settled` are in messages before, the first of these is at the offset `first`.
+        """
         watermarks = np.array([watermark for watermark, _ in rows.values()], np.int64)
         times = [(event_times or {}).get(name, watermark) for name, (watermark, _) in rows.items()]
         n = len(rows)
         message = Columns(
-            {"score_partition": 0, "watermark": int(watermarks[-1]), "models": []},
+            {"score_partition": 0, "watermark": int(watermarks[-1]), "models": []}
+            | ({} if settled is None else {"settled": settled}),
             {
                 "event_time": np.array(times, np.int64),
+                "offset": np.arange(first, first + n),
                 "watermark": watermarks,
                 "alert": np.array([alert for _, alert in rows.values()]),
                 "control": np.zeros(n, np.bool_),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.deployment import Deployment, Shadow
 from models.gates import Limits
-from models.label_floods import DAYS_KEPT, LabelFloods
+from models.label_floods import LabelFloods
 from models.learners.base import Learner
 from models.learners.registry import LEARNERS
 from models.scorers.rules import RulesScorer
@@ -43,8 +44,9 @@ def outcomes(
         {
             "transaction": own,
             "fraud": np.full(n, fraud),
-            "event_time": np.full(n, day * DAY, np.int64),
+            "watermark": np.full(n, day * DAY, np.int64),
             "known_at": np.full(n, day * DAY + 1, np.int64),
+            "labelled_at": np.full(n, day * DAY + 1, np.int64),
             "features": np.full((n, len(NAMES)), x),
             "alert": np.zeros(n, np.bool_),
             "control": np.zeros(n, np.bool_),
@@ -89,24 +91,54 @@ def test_sources_that_are_made_up_share_one_bound() -> None:
     assert learned(*parts).learners["m"].n_learned == BOUNDS["source"]
 
 
-def test_a_new_day_is_a_new_bound_and_old_ones_are_forgotten() -> None:
-    """Days are those of the transactions; memory is bounded by days and origins."""
-    parts = [outcomes(50, card=7, day=day, first=1000 * day) for day in range(DAYS_KEPT + 10)]
-    state = learned(*parts)
+def test_a_new_day_is_a_new_bound() -> None:
+    """Days are those of the transactions, and none is given up or thrown together with others."""
+    parts = [outcomes(50, card=7, day=day, first=1000 * day) for day in range(100)]
+    state = learned(*parts, *(outcomes(50, card=7, day=day, first=10**6 + 1000 * day) for day in range(100)))
     assert state.learners["m"].n_learned == BOUNDS["card"] * len(parts)
-    assert len(state.floods.counts) == DAYS_KEPT
     stamped = outcomes(50, card=7)
     stamped.arrays["known_at"] = np.arange(50) * DAY
     assert learned(stamped).learners["m"].n_learned == BOUNDS["card"], "a label may not choose its day"
 
 
+def test_a_stamp_does_not_choose_its_day() -> None:
+    """Neither does one far ahead take a day of its own, nor do a hundred different ones have a bound each."""
+    spread = outcomes(100, card=7)
+    spread.arrays["event_time"] = np.arange(100) * DAY
+    state = learned(spread)
+    assert state.learners["m"].n_learned == BOUNDS["card"]
+    assert set(state.floods.counts) == {0}
+
+
 def test_many_origins_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the cap those counted already stay bounded, and the source bounds the rest."""
+    """Beyond the cap a flood teaches one verdict more for every cap of origins that counted, whoever else
+    comes between; all the others are learned.
+    """
     monkeypatch.setattr("models.label_floods.MOST_ORIGINS", 100)
-    state = learned(outcomes(60, card=7), outcomes(1000, first=100), outcomes(60, card=7, first=2000))
-    assert len(state.floods.counts[0]) == 100
-    assert state.learners["m"].n_learned == BOUNDS["source"]
-    assert state.floods.flooded["card"] == 60 - BOUNDS["card"] + 60
+    honest = [outcomes(50, day=number // 3, first=1000 + 100 * number) for number in range(30)]
+    flood = [outcomes(50, card=7, terminal=7, first=100_000 + 100 * number) for number in range(30)]
+    state = learned(*(part for both in zip(honest, flood, strict=True) for part in both))
+    assert sum(map(len, state.floods.counts.values())) <= 100
+    counted = 3 * state.learners["m"].n_learned
+    assert 0 <= state.learners["m"].n_learned - 30 * 50 - BOUNDS["card"] <= counted / 100
+    assert set(state.floods.flooded) == {"card"}
+
+
+def test_honest_verdicts_are_learned_however_full_the_memory_is() -> None:
+    """With the counts of a hundred thousand cards of a hundred old days in it, and within its bytes."""
+    tracemalloc.start()
+    try:
+        floods, before = LabelFloods(BOUNDS), tracemalloc.get_traced_memory()[0]
+        for day in range(100):
+            rows = np.arange(day * 1000, (day + 1) * 1000, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+            names = rows.tolist()
+            origins = {"card": names, "terminal": names, "source": [each % 10 for each in names]}
+            days = np.full(1000, day * DAY)
+            assert floods.count(days, np.ones(1000, np.bool_), origins, rows).all()
+        most = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert 1_000_000 < most < 6_000_000
 
 
 @given(
@@ -123,8 +155,8 @@ def test_how_outcomes_are_cut_changes_nothing(rows: Sequence[tuple[bool, int, in
         for part in parts:
             said, source, terminal, card = (list(each) for each in zip(*part, strict=True))
             origins = {"source": source, "terminal": terminal, "card": card}
-            times = np.zeros(len(part), np.int64)
-            found += floods.count(times, np.array(said, np.bool_), origins).tolist()
+            times, keys = np.zeros(len(part), np.int64), np.arange(len(found), len(found) + len(part))
+            found += floods.count(times, np.array(said, np.bool_), origins, keys.astype(np.uint64)).tolist()
         return found
 
     whole = counted([rows] if rows else [])
@@ -145,6 +177,51 @@ def test_a_restart_does_not_begin_to_count_anew() -> None:
     core = LearnCore(LearnRules(1000 * DAY, SPEC, most_verdicts=BOUNDS))
     assert core.take(again.state, outcomes(10, card=7, first=500)) == 0
     assert core.take(again.state, outcomes(10, card=8, first=600)) == BOUNDS["card"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_repeated_verdicts_use_up_nothing(restarted: bool) -> None:
+    """A label stage that died gives its last batch again: what others say that day is learned as ever."""
+    card = outcomes(3, card=7)
+    rest = outcomes(BOUNDS["card"] - 3, card=7, first=10)
+    state = learned(card, card, bounds={"card": BOUNDS["card"]})
+    if restarted:
+        kept = LearnCheckpoint(lambda: LearnState({"m": LEARNERS["logistic"](NAMES)}), {"m": ""})
+        kept.state = state
+        kept.load(0, kept.dump(0))
+        state = kept.state
+    core = LearnCore(LearnRules(1000 * DAY, SPEC, most_verdicts={"card": BOUNDS["card"]}))
+    for part in (card, rest, rest, outcomes(1, card=7, first=20)):
+        core.take(state, part)
+        for _ in core.advance(state, 1000 * DAY - 1):
+            pass
+    assert state.learners["m"].n_learned == BOUNDS["card"]
+    assert state.floods.flooded["card"] == 1
+
+
+def test_a_verdict_that_is_changed_and_changed_back_counts_every_time() -> None:
+    """Only what is the same to the moment is a repeat: nobody goes around the bound by turning to and fro."""
+    parts = []
+    for number in range(20):
+        part = outcomes(1, card=7, fraud=number % 2 == 0)
+        part.arrays["known_at"] = part.ints("known_at") + number
+        parts.append(part)
+    assert learned(*parts).learners["m"].n_learned == BOUNDS["card"]
+
+
+def test_repeats_are_known_among_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of those remembered at least; never more than that."""
+    monkeypatch.setattr("models.label_floods.MOST_REMEMBERED", 64)
+    floods, most = LabelFloods({"source": 1000}), np.ones(1, np.bool_)
+    seen = 0
+    for number in range(500):
+        for again in (number, max(0, number - 31)):
+            keys = np.full(1, again, np.uint64)
+            found = floods.count(np.zeros(1, np.int64), most, {"source": ["x"]}, keys)
+            assert found.all() == (again == number and floods.counts[0]["source/x"] == number + 1 > seen)
+            seen = floods.counts[0]["source/x"]
+        assert sum(map(len, floods.remembered)) <= 64
+    assert floods.counts[0]["source/x"] == 500
 
 
 def test_workers_have_bounds_unless_told_otherwise() -> None:

@@ -133,6 +133,31 @@ def test_a_shadow_is_compared_with_the_champion_on_the_same_draws() -> None:
     assert second["minus_champion"]["auc_roc"]["high"] < 0
 
 
+def test_rows_that_only_one_of_two_has_scored_make_no_difference() -> None:
+    """A shadow that scores as the champion and leaves out frauds, or a whole week, differs by nothing; the
+    difference of another one is that of a history without those rows.
+    """
+    result, random = scored(4), np.random.default_rng(4)
+    gaps = (random.random(len(result.fraud)) < 0.3) | (
+        result.fraud & (random.random(len(result.fraud)) < 0.8)
+    )
+    first_week = result.event_time < (FIRST + 23) * DAY
+    for missing in (gaps, first_week, gaps | first_week):
+        scores = np.where(missing, np.nan, result.scores["one"])
+        found = document(replace(result, scores={"one": result.scores["one"], "other": scores}))["models"][1]
+        assert {tuple(each.values()) for each in found["minus_champion"].values()} == {(0.0, 0.0, 0.0)}
+    one, other = result.scores["one"], np.where(gaps, np.nan, result.scores["other"])
+    difference = document(replace(result, scores={"one": one, "other": other}))["models"][1]["minus_champion"]
+    both = {"one": np.where(gaps, np.nan, one), "other": other}
+    assert difference == document(replace(result, scores=both))["models"][1]["minus_champion"]
+    swapped = document(replace(result, scores={"other": other, "one": one}))["models"][1]["minus_champion"]
+    assert swapped["auc_roc"]["value"] == -difference["auc_roc"]["value"]
+    nowhere = np.full(len(one), np.nan)
+    empty = document(replace(result, scores={"one": one, "other": nowhere}))
+    assert empty["models"][1]["minus_champion"] == {}
+    show(empty)
+
+
 def test_the_report_is_the_same_to_the_digit() -> None:
     """Again, and with the rows in another order: no draw depends on anything but cards."""
     result = scored(5)

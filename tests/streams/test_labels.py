@@ -8,8 +8,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.contract.records import Label
+from streams.stages.alignment import NEVER
 from streams.stages.label_core import LabelJoin, LabelPolicy
-from streams.stages.label_state import LabelStep
+from streams.stages.label_state import LabelState, LabelStep
 from tests.streams.joined import EXPIRY, MATURITY, Joined, Outcome
 
 
@@ -258,6 +259,40 @@ def test_the_order_in_which_verdicts_are_read_decides_nothing(
         source = authority[max(timely)[0]] if timely else "maturity"
         assert outcomes == [("t", expected, 110, source)]
     assert joined.state.verdicts == {}
+
+
+def test_nothing_is_decided_before_it_is_known_for_an_alert() -> None:
+    """Of a history that is replayed labels are there long before, and the late reading may be ahead."""
+    joined = Joined()
+    joined.score({"a": (10, False)})
+    joined.label("b", True, 12)
+    joined.label("z", False, 12 + 5 * MATURITY)
+    assert joined.join.ripe(joined.state, 0, labels_idle=False) == 10
+    assert joined.join.ripe(joined.state, 0, labels_idle=True) == 10
+    assert joined.join.ripe(joined.state, 1, labels_idle=False) == NEVER
+    found = joined.score({"b": (11, True)})
+    assert [(name, at) for name, _, at, *_ in found] == [("b", 12)]
+    assert joined.join.ripe(joined.state, 0, labels_idle=False) == 11
+
+
+def test_rows_that_are_sent_again_are_decided_once() -> None:
+    """After a crash of the score stage, in other messages: the label that was used up with the first decides.
+    It is so after a restart, too, and what the repeated alert has left behind goes.
+    """
+    joined = Joined()
+    joined.score({"a": (10, False), "b": (11, False)}, settled=-1)
+    joined.label("b", True, 12)
+    assert [(name, fraud) for name, fraud, *_ in joined.mature(11)] == [("a", False), ("b", True)]
+    joined.score({"b": (11, True), "c": (12, False)}, settled=-1, first=1)
+    assert "b" in joined.state.alerted
+    joined.state = LabelState()
+    for bucket in range(LabelState.buckets):
+        joined.state.load(bucket, joined.follower.dump(bucket))
+    assert [(name, fraud) for name, fraud, *_ in joined.mature(12)] == [("c", False)]
+    assert "b" not in joined.state.alerted
+    joined.score({"d": (13, False)}, settled=2, first=3)
+    joined.mature(13)
+    assert [len(offsets) for _, offsets in joined.state.decided.dump().values()] == [8]
 
 
 def test_outcomes_say_whether_they_have_matured() -> None:

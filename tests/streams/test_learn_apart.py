@@ -69,7 +69,9 @@ def outcomes(given: Sequence[Given], *, alert: bool = True, propensity: float = 
             "transaction": times.astype(np.uint64),
             "fraud": np.array([fraud for *_, fraud in given], np.bool_),
             "known_at": np.array([known_at for _, known_at, *_ in given], np.int64),
+            "labelled_at": np.array([known_at for _, known_at, *_ in given], np.int64),
             "event_time": times,
+            "watermark": times,
             "features": times.astype(np.float64)[:, None],
             "alert": np.full(n, alert),
             "control": np.zeros(n, np.bool_),
@@ -158,6 +160,31 @@ def test_given_twice_it_is_learned_once() -> None:
         CORE.take(state, outcomes([(5, 20, "analyst", True)]))
         advance(state, clock)
     assert [what for what, *_ in apart.told] == ["feedback", "delayed"]
+
+
+@pytest.mark.parametrize("stamp", [-(10**15), 10**15])
+def test_an_odd_stamp_matures_with_what_came_beside_it(stamp: int) -> None:
+    """Maturity is of the watermark at which the transaction was scored, whatever date it bears."""
+    state, apart, _ = both()
+    rows = outcomes([(5, 20, "analyst", True)])
+    rows.arrays["event_time"] = np.array([stamp])
+    CORE.take(state, rows)
+    advance(state, 4 + MATURITY)
+    assert [what for what, *_ in apart.told] == ["feedback"]
+    advance(state, 5 + MATURITY)
+    assert [what for what, *_ in apart.told] == ["feedback", "delayed"]
+
+
+def test_a_verdict_and_its_contradiction_given_again_are_learned_once() -> None:
+    """A restarted label stage repeats both, when both have been learned and the transaction has matured."""
+    state, apart, plain = both()
+    for clock in (60, 500, 1000):
+        CORE.take(state, outcomes([(5, 20, "analyst", False), (5, 60, "chargeback", True)]))
+        advance(state, clock)
+    assert [(what, fraud) for what, _, fraud, _ in apart.told] == [
+        ("feedback", False), ("feedback", True), ("delayed", True),
+    ]  # fmt: skip
+    assert plain.learned == [5, 5]
 
 
 def test_verdicts_are_remembered_until_maturity(monkeypatch: pytest.MonkeyPatch) -> None:

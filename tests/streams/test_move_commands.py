@@ -125,6 +125,26 @@ def test_a_version_without_outcomes_is_validated_by_its_own_rows(models: Cli) ->
     assert models("models", "validate", "forest").exit_code == 1
 
 
+def test_a_withheld_version_is_listed_and_moves_by_force_only(models: Cli) -> None:
+    """Aliases that follow stay before it; it is shown with the reason, and can be named."""
+    scorer = RulesScorer.build(SPEC.names)
+    made = make(scorer, name="binned", version=3, spec_digest=SPEC.digest, withheld="AUC 0.5 against 0.9")
+    models.publish(Output(models.topic("models"), 0, model_key("binned", 3), encode(made)))
+    roles = {(each["name"], each["version"]): each["role"] for each in listed_models(models)}
+    assert roles == {("binned", 2): "champion", ("binned", 3): "", ("forest", 1): "shadow"}
+    assert "withheld: AUC 0.5 against 0.9" in models("models", "list").stdout
+    assert models.document("models", "show", "binned/3")["withheld"] == "AUC 0.5 against 0.9"
+    assert models.document("models", "validate", "binned")["version"] == 2
+    refused = models("models", "promote", "binned/3")
+    assert refused.exit_code == 1
+    assert "is withheld: AUC 0.5 against 0.9; --force moves it all the same" in refused.stderr
+    assert models("models", "rollback", "--wait", "0").exit_code == 1
+    (entry,) = history(models)
+    assert entry["champion"] == "binned/1", "back from the second, not from the third"
+    assert models("models", "promote", "binned/3", "--force", "--wait", "0").exit_code == 1
+    assert (history(models)[-1]["champion"], history(models)[-1]["evidence"]["forced"]) == ("binned/3", 1)
+
+
 def test_of_two_people_who_move_at_once_one_is_told(models: Cli) -> None:
     """Whoever has decided on aliases that have moved meanwhile has changed nothing."""
     settings = load(environ=models.environment)
