@@ -33,10 +33,10 @@ from streams.stages.observing.gate_figures import (
     output_figures,
 )
 from streams.stages.observing.reading import HOURS, MINUTES, SLOT_MS, ReadState, ReadStep
-from streams.stages.observing.seen import Packed
 from streams.stages.observing.shapes import ShapesTold
 from streams.stages.observing.state import Part
 from streams.stages.observing.verdicts import Judged
+from streams.stages.seen_rows import Packed
 from streams.times import DAY, HOUR, MINUTE
 
 #: The windows that are published, by the kind of slots they are made of.

@@ -12,7 +12,7 @@ import msgspec
 
 from streams.kafka.batches import RecordBatch
 from streams.stages.alignment import NEVER
-from streams.stages.observing.seen import Packed, SeenRows, join
+from streams.stages.seen_rows import Packed, SeenRows, join
 from streams.times import DAY, HOUR, MINUTE
 
 #: Between two saves, at least.

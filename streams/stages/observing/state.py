@@ -20,8 +20,8 @@ from monitoring.shapes import Shape
 from monitoring.tallies import Tally, add
 from streams.stages.alignment import NEVER
 from streams.stages.observing.reading import HOURS, MINUTES, SLOT_MS, ReadState, ReadStep, reached
-from streams.stages.observing.seen import Packed
 from streams.stages.observing.shapes import PackedShape, add_packed, pack, unpack
+from streams.stages.seen_rows import Packed
 from streams.times import DAY, HOUR
 
 #: What comes within this time after an hour counts in its shape.

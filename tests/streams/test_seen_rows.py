@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.stages.observing.seen import SeenRows, join
+from streams.stages.seen_rows import SeenRows, join
 
 
 def take(seen: SeenRows, source: str, offsets: list[int], settled: int) -> list[int]:
