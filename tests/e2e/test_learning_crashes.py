@@ -72,9 +72,9 @@ class Run:
             self.deployment.publish(topic, [(key, value)])
         self.deployment.flush()
 
-    def publish_beside(self, name: str, minutes: int) -> list[str]:
-        """A transaction of every card so long after the last one; what came before them no longer waits for
-        the other partition.
+    def publish_beside(self, name: str, seconds: int) -> list[str]:
+        """A transaction of every card so many seconds after the last one of the stream; what came before them
+        no longer waits for the other partition. A day ends, and gives a version, 23 seconds after it.
         """
         last = self._stream.good[-1]
         cards = sorted({each["card_id"] for each in self._stream.good})
@@ -83,7 +83,7 @@ class Run:
                 **last,
                 "transaction_id": f"{name}-{card}",
                 "card_id": card,
-                "event_time": last["event_time"] + minutes * 60_000,
+                "event_time": last["event_time"] + seconds * 1000,
                 "amount_minor": 100 + 1973 * number,
             }
             for number, card in enumerate(cards)
