@@ -20,7 +20,10 @@ Dtype = TypeVar("Dtype", bound=np.generic)
 _FORMAT = 3
 #: Every array begins at a multiple of this.
 _ALIGNMENT = 8
-_DTYPES = {name: np.dtype(name) for name in ("<i8", "<u8", "<f8", "<i4", "<u4", "<f4", "<i2", "|u1", "|b1")}
+_DTYPES = {
+    np.dtype(kind).str: np.dtype(kind)
+    for kind in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
+}
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -136,8 +139,15 @@ class Columns:
         }
 
     def encode(self) -> bytes:
+        """The columns as one message.
+
+        Raises:
+            ColumnsError: an array holds neither numbers nor truth values of a fixed width.
+        """
         chunks = []
-        for array in self.arrays.values():
+        for name, array in self.arrays.items():
+            if array.dtype.str not in _DTYPES:
+                raise ColumnsError(f"column {name!r} is {array.dtype}")
             chunks.append(array.tobytes())
             chunks.append(bytes(-array.nbytes % _ALIGNMENT))
         arrays = {name: (array.dtype.str, array.shape) for name, array in self.arrays.items()}

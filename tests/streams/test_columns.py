@@ -21,6 +21,7 @@ def sample(n: int, seed: int = 0) -> Columns:
             "bools": random.random(n) < 0.5,
             "words": random.integers(0, 2**63, n).astype(np.uint64),
             "codes": random.integers(0, 4, n).astype(np.uint8),
+            "short": random.integers(0, 999, n).astype(np.uint16),
         },
         {"id": [f"ü{row}" for row in range(n)]},
     )
@@ -54,6 +55,12 @@ def test_a_cut_message_is_refused(length: int) -> None:
     data = sample(5).encode()
     with pytest.raises(ColumnsError):
         decode(data[: min(length, len(data) - 1)])
+
+
+def test_what_would_not_be_read_is_not_written() -> None:
+    for array in (np.array(["a"]), np.array([None]), np.array([1 + 1j])):
+        with pytest.raises(ColumnsError, match="odd"):
+            Columns({}, {"odd": array}).encode()
 
 
 def test_take_and_concat_are_inverse() -> None:
