@@ -1,10 +1,14 @@
 """Outcomes of the last days, by which two versions of a model are compared.
 
 Of each day a few frauds and genuine outcomes are kept, so that none says more the more comes in it. What
-counts is the median of the days: whoever poisons the labels of fewer than half of them changes nothing by
-it, neither for a version that has learned the poison nor against one that has not (no measure has a higher
-breakdown point; Huber: Robust statistics, 1981). Days are those in which outcomes took effect, for a flood is
-of the day in which it comes.
+counts is the median of the days: poison in fewer than half of them moves it no further than the other days
+lie apart (no measure has a higher breakdown point; Huber: Robust statistics, 1981).
+
+Days are those in which outcomes took effect, not those in which somebody gave the labels. Labels given on one
+day about transactions without an alert take effect as these mature: with a maturity of seven days, over seven
+days. A label of an alert takes effect when it says that it was given, and whoever writes it chooses the day
+until the transaction matures. So the labels of one day may reach most of the days kept, and then the median
+does not help. What an origin is bounded by (`models/label_floods.py`) holds here, too.
 
 Two losses are compared. 1 - AUC tells scores that rank wrongly. The normalised entropy tells scores that are
 wrong by a factor: log loss over that of a constant guess of the share of frauds (He et al.: Practical lessons

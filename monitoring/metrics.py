@@ -255,7 +255,8 @@ METRICS: tuple[Definition, ...] = (
         "any increase: duplicates pass, or windows miss what they should hold.",
         labels=("what",), children=_each(DROPPED)),
     Definition("fraud_undecided_lost_total", "counter", "messages",
-        "Messages of scored rows that were gone before they could be decided.",
+        "Messages of scored rows that were gone before they could be decided. It is an upper bound: messages "
+        "of all score partitions count, also of those that had been decided further than others.",
         "any increase: the label stage was away for longer than topics.retention allows.",),
     Definition("fraud_feature_drift", "gauge", "ratio",
         "A feature's last 24 h of event time against its reference: psi, js and ks are distances, effect is "

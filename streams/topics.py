@@ -159,7 +159,8 @@ class Catalogue:
                     partitions=1,
                 ),
                 *(internal(f"by-{each}", each, "columns", "card", "score") for each in entities),
-                internal("scored", "card", "columns", "score", "label observe"),
+                # Partitioned as the transactions are, by card.
+                internal("scored", "score partition", "columns", "score", "label observe"),
                 internal("known-frauds", first, "columns", "label", "score"),
                 # One partition: what the learners see has one order.
                 internal("outcomes", "none", "columns", "label", "learn observe", partitions=1),

@@ -19,7 +19,7 @@ however many there are: the watermark that releases them comes behind them in th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 
 import faust
@@ -177,10 +177,12 @@ class LearnWork:
         self._core.take(state, rows)
         clock = state.observe(rows.meta_int("label_partition"), rows.meta_int("watermark"))
         published = False
+        in_force = dict(state.check.taken)
         for snapshots in self._core.advance(state, clock):
             if snapshots:
                 published = True
-                yield Step(self._versions(snapshots, offset + 1))
+                yield Step(self._versions(snapshots, offset + 1, in_force))
+                in_force = dict(state.check.taken)
                 failpoint("learn:published")
             yield BREATH
         if state.drift:
@@ -193,19 +195,28 @@ class LearnWork:
         topic = self._context.name("metrics")
         return [Output(topic, 0, b"drift", encode_json(each.record())) for each in noticed]
 
-    def _versions(self, snapshots: list[Snapshot], next_offset: int) -> list[Output]:
+    def _versions(
+        self, snapshots: list[Snapshot], next_offset: int, in_force: Mapping[str, int]
+    ) -> list[Output]:
         topic, source = self._context.name("models"), f"{self._context.name('outcomes')}/{self._partition}"
         records = []
         for snapshot in snapshots:
             document = encode(replace(snapshot, offsets={source: next_offset}), self._signing_key)
             records.append(Output(topic, 0, model_key(snapshot.name, snapshot.version), document))
-            old = snapshot.version - VERSIONS_KEPT
             if snapshot.withheld:
                 self._withheld(snapshot)
-            kept = old == self.checkpoint.state.check.taken.get(snapshot.name)
-            if old > 0 and not kept and not self._registry.names(snapshot.name, old):
+            for old in self._outdated(snapshot, in_force.get(snapshot.name, 0)):
                 records.append(Output(topic, 0, model_key(snapshot.name, old), None))
         return records
+
+    def _outdated(self, snapshot: Snapshot, former: int) -> list[int]:
+        """Versions that nobody needs once this one has come; `former` was in force until then.
+
+        One that stays in force is left out when its turn comes. It goes when another one is taken.
+        """
+        oldest, name = snapshot.version - VERSIONS_KEPT, snapshot.name
+        gone = {oldest, min(oldest, former)} - {self.checkpoint.state.check.taken.get(name)}
+        return [old for old in sorted(gone) if old > 0 and not self._registry.names(name, old)]
 
     def _withheld(self, snapshot: Snapshot) -> None:
         self._context.metrics.model_withheld.add(1, snapshot.name)

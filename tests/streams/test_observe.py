@@ -10,7 +10,7 @@ from monitoring.shapes import shape_of
 from monitoring.tallies import Tally, add
 from streams.contract.records import Feedback
 from streams.stages.columns import Columns, ColumnsError
-from streams.stages.observing.core import by_model, by_role
+from streams.stages.observing.core import by_model
 from streams.stages.observing.gate_figures import MARK
 from streams.stages.observing.reading import HOURS, MINUTES
 from streams.stages.observing.shapes import pack, unpack
@@ -232,8 +232,6 @@ def test_scores_of_rules_that_stand_in_have_a_name_of_their_own() -> None:
     assert by_model(Columns({"watermark": 1})) == {}
 
 
-def test_rows_without_scores_give_nothing() -> None:
-    """A message without rows has no models; one that does not say where it is from is not of this system."""
-    assert by_role(Columns({"watermark": 1})) == {}
+def test_a_message_that_does_not_say_where_it_is_from_is_not_of_this_system() -> None:
     with pytest.raises(ColumnsError):
         CORE.scored(ObserveState(PARTITIONS), ObserveStep(), Columns())

@@ -98,9 +98,8 @@ def test_a_public_topic_is_no_internal_one() -> None:
 def test_topics_that_meet_in_a_stage_have_the_same_partitions() -> None:
     """What is keyed by card has the partitions of the setting, dead letters too; models have one."""
     catalogue = Catalogue.from_settings(load(overrides={"topics.partitions": 7}, environ={}))
-    assert {
-        topic.partitions for topic in catalogue if topic.key in ("card", "terminal", "bucket", "as it came")
-    } == {7}
+    keys = ("card", "terminal", "score partition", "bucket", "as it came")
+    assert {topic.partitions for topic in catalogue if topic.key in keys} == {7}
     assert {catalogue[id].partitions for id in ("models", "control", "metrics")} == {1}
 
 

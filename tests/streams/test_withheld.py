@@ -22,6 +22,7 @@ from streams.sections import Broker, Models, Slot
 from streams.settings import load
 from streams.stages import learn as stage
 from streams.stages.columns import Columns
+from streams.stages.context import StageContext
 from streams.stages.control_feed import initial_aliases
 from streams.stages.learn import learn_rules
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
@@ -29,7 +30,7 @@ from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.model_feed import ModelFeed, is_withheld, key_of, model_key
 from streams.times import DAY
 from tests.models.learner_contract import NAMES, stream
-from tests.streams.learned import MESSAGES
+from tests.streams.learned import HOUR, MESSAGES, outcomes
 from tests.streams.made_up import SPEC as SMALL
 from tests.streams.made_up import history, settings
 from tests.streams.test_learn_stage import Outcomes, connected, opened
@@ -187,34 +188,42 @@ def test_a_backtest_scores_with_what_is_not_withheld(monkeypatch: pytest.MonkeyP
 def test_the_version_in_force_stays_on_the_topic_and_the_others_are_counted(
     broker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many have been withheld since, none of which anybody needs."""
+    """However many have been withheld since, none of which anybody needs; it goes when another is taken."""
     monkeypatch.setattr(stage, "VERSIONS_KEPT", 2)
-    judge = VersionCheck.judge
+    judge, good = VersionCheck.judge, {1, 2}
 
-    def only_the_second(self: VersionCheck, name: str, version: int, *given: Any, **terms: Any) -> Verdict:
-        return judge(self, name, version, *given, **terms) if version <= 2 else Verdict("for a test")
+    def the_good_ones(self: VersionCheck, name: str, version: int, *given: Any, **terms: Any) -> Verdict:
+        return judge(self, name, version, *given, **terms) if version in good else Verdict("for a test")
 
-    monkeypatch.setattr(VersionCheck, "judge", only_the_second)
+    monkeypatch.setattr(VersionCheck, "judge", the_good_ones)
+
+    async def kept(context: StageContext) -> list[int]:
+        left: dict[bytes, bytes | None] = {}
+        async with aclosing(read_all(context.settings.broker, context.name("models"))) as records:
+            async for record in records:
+                left[record.key] = record.value
+        there = [key_of(key) for key, value in left.items() if value is not None]
+        return [each[1] for each in there if each and each[0] == "champion"]
 
     async def scenario() -> None:
         async with connected(broker) as context:
-            learning = await opened(context, [])
+            learning, arriving = await opened(context, []), Outcomes()
             with caplog.at_level(logging.WARNING):
-                await learning.handle(Outcomes().batches(MESSAGES))
+                await learning.handle(arriving.batches(MESSAGES))
             last = learning.work.checkpoint.state.versions["champion"]
             assert last > 5
             assert f"champion v{last} is withheld: for a test" in caplog.text
             assert context.metrics.model_withheld.value("champion") == last - 2
-            left: dict[bytes, bytes | None] = {}
-            async with aclosing(read_all(context.settings.broker, context.name("models"))) as records:
-                async for record in records:
-                    left[record.key] = record.value
-            there = [key_of(key) for key, value in left.items() if value is not None]
-            assert [each[1] for each in there if each and each[0] == "champion"] == [2, last - 1, last]
+            assert await kept(context) == [2, last - 1, last]
             feed = ModelFeed(context.name("models"), context.settings.broker, context.spec.digest)
             await feed.start()
             await feed.stop()
             assert (feed.newest["champion"], feed.latest["champion"].version) == (2, 2)
             assert feed.version("champion", last) is not None, "it may be named by a move"
+            good.add(last + 1)
+            more = [outcomes(0, 8 * HOUR - 1, [7 * HOUR + 1]), outcomes(1, 8 * HOUR - 1)]
+            await learning.handle(arriving.batches(more, len(MESSAGES)))
+            assert learning.work.checkpoint.state.check.taken["champion"] == last + 1
+            assert await kept(context) == [last, last + 1]
 
     asyncio.run(scenario())

@@ -67,20 +67,11 @@ def roles(rows: Columns) -> list[tuple[str, str]]:
     return [(f"shadow:{name}" if role == "shadow" else role, name) for role, name, _ in models]
 
 
-def by_role(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
-    """Scores by role; NaN where a model gave none."""
-    if not len(rows):
-        return {}
-    scores = {"champion": rows.floats("champion")}
-    for column, (role, _) in enumerate(roles(rows)[1:]):
-        scores[role] = rows.floats("shadows")[:, column]
-    return scores
-
-
 def by_model(rows: Columns) -> dict[str, npt.NDArray[np.float64]]:
     """Scores by role and name: `champion:<name>`, `canary:<name>`, `shadow:<name>`.
 
-    `STAND_IN` is at the end where rules stood in, before the model had learned or because it failed.
+    NaN where a model gave none. `STAND_IN` is at the end where rules stood in, before the model had
+    learned or because it failed.
     """
     if not len(rows):
         return {}

@@ -114,7 +114,7 @@ class MergeState(ReadState):
 
     Memory: of each partition its tallies, 48 hours of minutes, `maturity` and two days of hours, 1 to 2 KB a
     slot; of all together `DriftState`, 37 days of outcomes of 130 KB a model, up to `MOST_JUDGED` verdicts of
-    300 bytes.
+    300 bytes, and `PairDays`, for gates: 98 KB for each of 28 days, move and candidate.
 
     Args:
         partitions: of cards, and of labels.

@@ -46,7 +46,7 @@ class ReadStep(msgspec.Struct, array_like=True):
     Args:
         positions: the next offset of each input.
         watermarks: by partition.
-        seen: offsets of rows that have come, by source (`seen.py`).
+        seen: offsets of rows that have come, by source (`seen_rows.py`).
     """
 
     positions: dict[str, int] = {}
