@@ -187,7 +187,7 @@ def lacking(reference: Reference, recent: Shape) -> list[str]:
 
 
 def with_scores(reference: Reference, roles: Sequence[str], hours: Sequence[Shape]) -> Reference:
-    """The reference with the scores of these hours, and their limits, for models that scored in all of them.
+    """The reference with the scores of these hours, and their limits, for models that scored in each.
 
     Rules that stand in for a model have none: the model that takes over from them is another one.
     """

@@ -81,6 +81,8 @@ class LabelWork:
         self._feedback = FeedbackDecoder(settings.input.max_value_bytes)
         self._label_seen_at = self._scored_seen_at = context.now_ms()
         self._reported: dict[int, int] = {}
+        #: watermark and time decided, as they were told last
+        self._progress = NEVER, NEVER
         self.state = LabelState()
 
     async def open(self) -> None:
@@ -168,7 +170,7 @@ class LabelWork:
     def _send(
         self, step: LabelStep, outcomes: list[Columns], idle: bool, refused: list[Output]
     ) -> Iterator[Step]:
-        outputs = refused + self._outcome_records(outcomes) + self._fraud_records(outcomes, idle)
+        outputs = refused + self._outcome_records(outcomes, idle) + self._fraud_records(outcomes, idle)
         if step != LabelStep():
             self._join.passed(
                 self.state, step, {source: self._late.place(source) for source in self._sources}
@@ -177,19 +179,23 @@ class LabelWork:
         if outputs or delta is not None:
             yield Step(outputs, delta)
 
-    def _outcome_records(self, outcomes: list[Columns]) -> list[Output]:
+    def _outcome_records(self, outcomes: list[Columns], idle: bool) -> list[Output]:
         topic = self._context.name("outcomes")
         # Of a score partition that has not been heard of nothing is known.
         watermark = min(self.state.scored.get(p, NEVER) for p in range(self._context.partitions))
+        decided = self._join.decided(self.state, self._sources, labels_idle=idle)
+        if not outcomes and (watermark, decided) != self._progress:
+            # Whoever learns and judges waits for the watermarks also while nothing is decided.
+            outcomes = [Columns()]
         records = []
-        for rows in outcomes:
-            rows.meta |= self._meta(watermark=watermark)
+        for number, rows in enumerate(outcomes, 1):
+            # What has been decided is told with the last of it.
+            until = decided if number == len(outcomes) else self._progress[1]
+            rows.meta |= self._meta(watermark=watermark, decided=until)
             records.append(Output(topic, 0, None, rows.encode()))
-            self._time_labels(rows)
-        if not records and watermark != self._reported.get(-1):
-            # Learners wait for the scoring watermark also while nothing is decided.
-            records.append(Output(topic, 0, None, Columns(self._meta(watermark=watermark)).encode()))
-        self._reported[-1] = watermark
+            if len(rows):
+                self._time_labels(rows)
+        self._progress = watermark, decided
         return records
 
     def _time_labels(self, outcomes: Columns) -> None:
@@ -228,9 +234,10 @@ class LabelWork:
             records.append(Output(topic, score_partition, None, message.encode()))
         return records
 
-    def _meta(self, *, watermark: int) -> dict[str, object]:
+    def _meta(self, *, watermark: int, decided: int) -> dict[str, object]:
         spec = self._context.spec.digest
-        return {"label_partition": self._partition, "spec": spec, "watermark": watermark}
+        partition = self._partition
+        return {"label_partition": partition, "spec": spec, "watermark": watermark, "decided": decided}
 
     def _count(self) -> None:
         metrics = self._context.metrics

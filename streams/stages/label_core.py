@@ -36,6 +36,7 @@ from streams.stages import columns
 from streams.stages.alignment import FOREVER, NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_state import ANALYST, Alerted, LabelState, LabelStep, Verdict, with_verdict
+from streams.times import DAY
 
 #: Outcomes keep these columns of the scored rows.
 _CARRIED = (
@@ -47,6 +48,8 @@ _OBSERVED = ("offset", "status", "amount_minor", "exponent", "threshold")
 _CARRIED_STRINGS = ("transaction_id", "card_id")
 #: Source of an outcome about which nobody has said anything.
 MATURITY = "maturity"
+#: How far behind, in event time, a score partition keeps a day from being over.
+_PATIENCE = DAY
 #: Verdicts kept of one transaction: changes of mind in time, each of higher rank than those before it.
 MOST_VERDICTS = 16
 
@@ -223,6 +226,18 @@ class LabelJoin:
             seen = state.seen.get(score_partition, NEVER)
             clock = max(clock, scored, min(scored + self.policy.soonest_ms, seen))
         return min(clock - self.policy.maturity_ms, scored)
+
+    def decided(self, state: LabelState, score_partitions: Iterable[int], *, labels_idle: bool) -> int:
+        """Everything that matures up to this event time has been given as outcomes.
+
+        A score partition more than a day behind another one is not waited for.
+        """
+        reached = [
+            # Of one without rows for long, the next row says nothing of what may be decided.
+            min(state.undecided.get(each, NEVER), self.ripe(state, each, labels_idle=labels_idle))
+            for each in score_partitions
+        ]
+        return max(min(reached), max(reached) - _PATIENCE) + self.policy.maturity_ms
 
     def told(self, state: LabelState, score_partition: int, *, labels_idle: bool) -> int:
         """All that takes effect in the score partition up to this event time has been given as outcomes."""

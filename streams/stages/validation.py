@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,8 @@ def validate(
     """What the gates say of a version on these outcomes; those of another feature spec are left out."""
     tally: Tally = {}
     shapes = np.zeros((2, BINS), dtype=np.int64)
-    days: dict[int, PairDay] = {}
+    # One sum, not one a day: stamps may lie on any day of a century.
+    whole, days = PairDay(), set[int]()
     for rows in outcomes:
         if not len(rows) or rows.meta.get("spec") != snapshot.spec_digest:
             continue
@@ -51,14 +53,10 @@ def validate(
         add(tally, {name: int(values.sum()) for name, values in counted.items()})
         for shape, each in zip(shapes, (scores, champion), strict=True):
             shape += np.bincount(logit_bins(each[np.isfinite(each)]), minlength=BINS)
-        day = rows.ints("event_time") // DAY
-        for number in np.unique(day).tolist():
-            chosen = day == number
-            days.setdefault(number, PairDay()).add(
-                rows.bools("fraud")[chosen], scores[chosen], champion[chosen], threshold
-            )
+        whole.add(rows.bools("fraud"), scores, champion, threshold)
+        days.update(np.unique(rows.ints("event_time") // DAY).tolist())
     output = output_figures(tally, (commonest(shapes[0]), commonest(shapes[1])))
-    return judge(evidence(output, days.values()), limits)
+    return judge(replace(evidence(output, [whole]), days=float(len(days))), limits)
 
 
 def _scores(snapshot: Snapshot, features: Floats) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.contract.records import Feedback
+from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.observing.core import ObserveCore
 from streams.stages.observing.state import ObserveState, ObserveStep, encode_step
@@ -104,6 +105,7 @@ def outcomes(rows: Columns, partition: int, fraud: Bools, source: str, delay: in
     arrays |= {"fraud": fraud, "known_at": known_at, "labelled_at": known_at, "matured": matured}
     meta = rows.meta | {"label_partition": partition, "score_partition": 0, "watermark": 0, "models": MODELS}
     meta["settled"] = int(rows.ints("offset").min()) - 1
+    meta["decided"] = int(known_at.max()) if matured.any() else NEVER
     return Columns(meta, arrays, {"source": [source] * len(rows)})
 
 

@@ -12,9 +12,12 @@ from streams.kafka.batches import PartitionBook
 from streams.kafka.changelog import Changelog
 from streams.settings import load
 from streams.stages import columns
+from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.context import StageContext
 from streams.stages.label import LabelWork
+from streams.stages.label_core import LabelJoin, LabelPolicy
+from streams.stages.label_state import LabelState
 from streams.stages.late_reader import LateReader
 from streams.stages.late_rows import LateRows
 from tests.streams.sources import Source
@@ -110,3 +113,19 @@ def test_rows_of_a_partition_that_is_ahead_do_not_hold_back_those_of_one_behind(
     # Up to where the rows of a day ago would be decided, as the first partition may.
     assert {partition: each.meta_int("told") for partition, each in told} == {0: NOW, 1: NOW}
     assert work.state.late == {1: (22, 0)}
+    decided = [
+        columns.decode(output.value or b"").meta_int("decided")
+        for output in outputs
+        if output.topic == context.name("outcomes")
+    ]
+    assert decided[-1] == NOW
+    assert decided[:-1] == [NEVER] * (len(decided) - 1)
+
+
+def test_what_is_decided_is_that_of_the_score_partition_behind() -> None:
+    join, state = LabelJoin(LabelPolicy(MATURITY, 4 * MATURITY)), LabelState()
+    state.scored, state.labels_until = {0: NOW, 1: NOW}, NOW + MATURITY + 1
+    state.undecided = {0: NOW - 10, 1: NOW - 1000}
+    assert join.decided(state, range(2), labels_idle=False) == NOW - 1000 + MATURITY
+    # The third one has not been heard of.
+    assert join.decided(state, range(3), labels_idle=False) == NOW - 10 - DAY + MATURITY

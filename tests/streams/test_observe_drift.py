@@ -229,3 +229,20 @@ def test_a_partition_that_stands_still_holds_the_hours_for_a_day() -> None:
     state.take(state.wanted(told(15, 1)))
     assert state.last_day().scores["champion:a"].sum() == before + 120
     assert state.due() == []
+
+
+def test_an_hour_told_late_without_a_model_counts_against_its_week() -> None:
+    """A partition a day behind tells of an hour in which the model did not score yet, amid hours in which it
+    did: it has no limits until that hour is no longer among them.
+    """
+    state, learned, gap = drift(), REFERENCE_HOURS + 20, REFERENCE_HOURS + 22
+    run(state, history(range(learned), model="a/0"))
+    alone = [told(hour, 0) for hour in range(learned, learned + 40) if hour != gap]
+    run(state, [*alone, told(gap, 1, model="a/0")])
+    records = run(state, history(range(learned + 40, gap + REFERENCE_HOURS + 10)))
+    known = [
+        record["end"]
+        for record in records
+        if any(figure["name"] == "champion:a" for figure in record["windows"]["24h"])
+    ]
+    assert known[0] == START + (gap + 1 + REFERENCE_HOURS) * HOUR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -97,6 +98,27 @@ def test_too_few_outcomes_say_nothing() -> None:
         found = judgement(version(lambda x: np.full(len(x), 0.99)), rows)
         assert not found.failed
         assert not found.all_passed
+
+
+def test_memory_does_not_grow_with_the_days_of_stamps() -> None:
+    """Whatever is sent as the time of a transaction: a thousand days take no more than four, and count."""
+    usual, odd = outcomes(), outcomes()
+    first = 0
+    for rows in odd:
+        rows.arrays["event_time"] = START + np.arange(first, first + len(rows)) * DAY
+        first += len(rows)
+    judgement(version(), usual)
+    found, most = [], []
+    for each in (usual, odd):
+        tracemalloc.start()
+        try:
+            found.append(judgement(version(), each).evidence)
+            most.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert [evidence.days for evidence in found] == [4.0, 1000.0]
+    assert found[1].candidate.average_precision == found[0].candidate.average_precision
+    assert most[1] < most[0] + 1_000_000
 
 
 @pytest.mark.broker

@@ -61,7 +61,8 @@ class Evaluated(msgspec.Struct, array_like=True, frozen=True):
         raised: the alarms that are on, kind and name.
         oldest: hours that start before this are no longer needed.
         reference: a new one; None for the one there was.
-        scoring: by model that has scored (`ROLE:NAME`), the first of the last hours in all of which it has.
+        scoring: by model that has scored (`ROLE:NAME`), the first of the last hours in all of which it had
+            when they were evaluated.
     """
 
     hour: int
@@ -163,7 +164,9 @@ class DriftState:
         elif held is not None and start >= first + max(self._filling, default=0):
             known, daily = held.score_limits["24h"], hour % DAY == 0
             late = [
-                each for each in lacking(held, now) if start >= scoring[each] and (daily or each not in known)
+                each
+                for each in lacking(held, now)
+                if start >= scoring[each] and (daily or each not in known) and self._in_all(each, start, hour)
             ]
             held = with_scores(held, late, list(self._last(hour, REFERENCE_HOURS))) if late else held
         record = None if held is None else self._record(hour, held, alarms, now)
@@ -262,6 +265,13 @@ class DriftState:
         for each in range(hour - (count - 1) * HOUR, hour + HOUR, HOUR):
             if each in self._hours:
                 yield self._shape(each)
+
+    def _in_all(self, model: str, start: int, hour: int) -> bool:
+        """Whether a model (`ROLE:NAME`) has scored in all the hours kept from `start` to `hour`.
+
+        Not told by `Evaluated.scoring` alone: an hour without it may have come too late for its evaluation.
+        """
+        return all(model in held.shape.scores for each, held in self._hours.items() if start <= each <= hour)
 
     def dump(self) -> bytes:
         """All but the hours."""

@@ -120,16 +120,15 @@ class MergeCore:
 
     def outcomes(self, state: MergeState, step: MergeStep, rows: Columns) -> None:
         """Outcomes of one label partition."""
+        label_partition = rows.meta_int("label_partition")
+        change = MergeStep(decided={label_partition: rows.meta_int("decided")})
         if not len(rows):
+            _commit(state, step, change)
             return
         arrays = {name: array for name, array in rows.arrays.items() if name not in _UNUSED}
         rows = Columns(rows.meta, arrays, {"source": rows.strings["source"]})
-        label_partition = rows.meta_int("label_partition")
         source = f"{label_partition}/{rows.meta_int('score_partition')}"
-        matured, alert = rows.bools("matured"), rows.bools("alert")
-        change = MergeStep()
-        if matured.any():
-            change.decided[label_partition] = int(rows.ints("known_at")[matured].max())
+        alert = rows.bools("alert")
         # A transaction that was scored twice is decided twice; one with an alert is known by its verdict.
         genuine = rows.take(~alert & state.seen.unseen(source, rows.ints("offset")))
         if len(genuine):
@@ -313,7 +312,8 @@ def merge_steps(step: MergeStep, change: MergeStep) -> None:
     step.scores += change.scores
     step.judged += change.judged
     step.shapes += change.shapes
-    step.decided.update(change.decided)
+    for label_partition, until in change.decided.items():
+        step.decided[label_partition] = max(until, step.decided.get(label_partition, until))
     step.gone.update(change.gone)
     step.days_gone = max(step.days_gone, change.days_gone)
     step.judged_gone += change.judged_gone
