@@ -44,15 +44,11 @@ NOTABLE = 0.02
 #: Share and number of rows from which unseen or out-of-range values are an alarm whatever the distance; the
 #: share is larger where windows of the reference have such values themselves.
 _STRANGE, _STRANGE_ROWS = 0.05, 10
-#: A distance below this many times the limit ends an alarm.
-_RELEASE = 0.5
 #: The largest divergence there is.
 _MOST = 1.0
 #: A change of unit explains this much of the distance, at least.
 _EXPLAINED = 0.75
 _CENTRES = np.sinh((np.arange(BINS) - ZERO) * (np.log(10) / DECADE)) * NEAR_ZERO
-
-KINDS = ("unit_change", "missing", "out_of_range", "unseen", "data", "score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,45 +358,6 @@ def rescaled(counts: Ints, power: int) -> Ints:
     """The counts as they would be had every value been 10**power times as large."""
     moved = feature_bins(_CENTRES * 10.0**power)
     return np.bincount(moved, counts, BINS).astype(np.int64)
-
-
-@dataclass(slots=True)
-class Alarms:
-    """Which figures are beyond their limit, by kind and name."""
-
-    raised: set[tuple[str, str]] = field(default_factory=set)
-
-    def update(self, found: Mapping[str, Sequence[Distance]]) -> list[tuple[str, str]]:
-        """Take the distances of all windows; the alarms that are new, as kind and name.
-
-        Where the values themselves are wrong, drift of what is made of them is no alarm of its own. A figure
-        that is already one keeps its kind until a more telling one is found: the first hours of another unit
-        are but values out of range in their day.
-        """
-        by_name: dict[str, list[Distance]] = {}
-        for each in (each for window in found.values() for each in window):
-            by_name.setdefault(each.name, []).append(each)
-        now = {
-            (min((each.kind for each in figures if each.kind), key=KINDS.index), name)
-            for name, figures in by_name.items()
-            if any(each.kind for each in figures)
-        }
-        calm = {
-            name
-            for name, figures in by_name.items()
-            if all(each.js <= each.limit * _RELEASE and not each.kind for each in figures)
-        }
-        self.raised = {(kind, name) for kind, name in self.raised if name not in calm}
-        known = {name: kind for kind, name in self.raised}
-        fresh = sorted(
-            (kind, name)
-            for kind, name in now
-            if name not in known or KINDS.index(kind) < KINDS.index(known[name])
-        )
-        told = {name for _, name in fresh}
-        self.raised = {(kind, name) for kind, name in self.raised if name not in told} | set(fresh)
-        wrong = any(kind not in ("data", "score") for kind, _ in self.raised)
-        return [(kind, name) for kind, name in fresh if not (wrong and kind in ("data", "score"))]
 
 
 def ranked(found: Sequence[Distance]) -> list[Distance]:

@@ -10,9 +10,9 @@ from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from monitoring.drift import ks, psi
+from monitoring.drift_alarms import Alarms
 from monitoring.drift_watch import (
     REFERENCE_HOURS,
-    Alarms,
     Distance,
     Reference,
     build_reference,

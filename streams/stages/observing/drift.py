@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from models.spec import FeatureSpec
+from monitoring.drift_alarms import Alarms
 from monitoring.drift_watch import (
     REFERENCE_HOURS,
-    Alarms,
     Distance,
     Reference,
     build_reference,
