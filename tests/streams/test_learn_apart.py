@@ -7,78 +7,23 @@ transaction ──► verdict (analyst) ──► contradicted (chargeback) ─�
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from models.learners.feedback_delayed import FeedbackDelayedLearner
 from models.learners.logistic import LogisticLearner
-from models.spec import FeatureSpec
 from streams.contract.records import Feedback, Label
-from streams.sections import Models, Slot
 from streams.stages import learn_core
 from streams.stages.columns import Columns
 from streams.stages.label_core import LabelJoin, LabelPolicy
 from streams.stages.label_state import LabelState, LabelStep
-from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
-from streams.stages.model_slots import build_learners
+from tests.streams.learning_apart import MATURITY, Apart, Given, Told, outcomes
 from tests.streams.test_learning import Watched
 
-MATURITY = 100
 CORE = LearnCore(LearnRules(publish_every_ms=1000, spec_digest="0" * 16, maturity_ms=MATURITY))
-
-#: What a learner was told: "delayed" or "feedback", transaction time, fraud, weight.
-Told = tuple[str, int, bool, float]
-
-
-class Apart(FeedbackDelayedLearner):
-    """Notes what it is told; its only feature is the transaction's time."""
-
-    def __init__(self, keep_one_in: int = 1) -> None:
-        super().__init__(("time",), keep_one_in, {"kind": "logistic"}, {"kind": "logistic"})
-        self.told: list[Told] = []
-
-    def learn(
-        self, x: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool, weight: float = 1.0
-    ) -> None:
-        super().learn(x, fraud, weight)
-        self.told.append(("delayed", int(x[0]), fraud, weight))
-
-    def learn_feedback(
-        self, x: np.ndarray[tuple[int], np.dtype[np.float64]], fraud: bool, weight: float = 1.0
-    ) -> None:
-        super().learn_feedback(x, fraud, weight)
-        self.told.append(("feedback", int(x[0]), fraud, weight))
-
-
-#: Time of the transaction (its id, too), when and by whom it was determined, fraud.
-Given = tuple[int, int, str, bool]
-
-
-def outcomes(given: Sequence[Given], *, alert: bool = True, propensity: float = 1.0) -> Columns:
-    n = len(given)
-    times = np.array([time for time, *_ in given], np.int64)
-    return Columns(
-        {},
-        {
-            "transaction": times.astype(np.uint64),
-            "fraud": np.array([fraud for *_, fraud in given], np.bool_),
-            "known_at": np.array([known_at for _, known_at, *_ in given], np.int64),
-            "labelled_at": np.array([known_at for _, known_at, *_ in given], np.int64),
-            "event_time": times,
-            "watermark": times,
-            "features": times.astype(np.float64)[:, None],
-            "alert": np.full(n, alert),
-            "control": np.zeros(n, np.bool_),
-            "propensity": np.full(n, propensity),
-        },
-        {"source": [source for _, _, source, _ in given]},
-    )
 
 
 def advance(state: LearnState, clock: int) -> None:
@@ -266,15 +211,9 @@ others = st.tuples(times, st.integers(1, 150), st.sampled_from(["chargeback", "m
 
 
 @hypothesis_settings(max_examples=80, deadline=None)
-@given(
-    st.lists(st.one_of(analysts, others), max_size=25), st.sets(st.integers(1, 250), max_size=12), st.data()
-)
-def test_versions_do_not_depend_on_how_the_clock_moves(
-    given: list[Given], clocks: set[int], data: st.DataObject
-) -> None:
-    """Many steps or one leap, with a restart anywhere: each learner is told the same, the delayed one the
-    last word on every transaction that was judged.
-    """
+@given(st.lists(st.one_of(analysts, others), max_size=25), st.sets(st.integers(1, 250), max_size=12))
+def test_versions_do_not_depend_on_how_the_clock_moves(given: list[Given], clocks: set[int]) -> None:
+    """Many steps or one leap: each learner is told the same, and nothing is left over."""
     given = [(time, time + after, source, fraud) for time, after, source, fraud in given]
     whole = Apart()
     one = LearnState({"m": whole})
@@ -293,77 +232,6 @@ def test_versions_do_not_depend_on_how_the_clock_moves(
     told += learner.told
     assert told == whole.told
     assert (one.judged, one.waiting) == ({}, [])
-
-
-SPEC = FeatureSpec.default()
-CHAMPION = Slot(
-    name="both",
-    kind="feedback_and_delayed",
-    options={"min_feedback": 3, "feedback": {"kind": "logistic"}, "delayed": {"kind": "logistic"}},
-)
-PLAIN = Slot(name="plain", kind="logistic")
-HOUR = 3_600_000
-
-
-def checkpoint(*slots: Slot) -> LearnCheckpoint:
-    models = Models(champion=slots[0], shadows=slots[1:])
-    return LearnCheckpoint(lambda: LearnState(build_learners(models, SPEC)), slot_terms(models))
-
-
-def rows(step: int) -> Columns:
-    """Ten transactions an hour; three of them alerts with a verdict, one of which is contradicted later."""
-    given: list[Given] = [(step * 10 + n, step * 10 + n + 2, "maturity", n == 9) for n in range(3, 10)]
-    given += [(step * 10 + n, step * 10 + n + 15, "analyst", n == 1) for n in range(3)]
-    given += [(step * 10, step * 10 + 40, "chargeback", True)]
-    made = outcomes(given)
-    made.arrays["features"] = np.random.default_rng(step).random((len(given), len(SPEC.names)))
-    made.arrays["alert"] = np.array([source != "maturity" for _, _, source, _ in given])
-    return made
-
-
-STEPS = 40
-
-
-def learned(state: LearnState, first: int, last: int) -> list[tuple[str, int, int, float, tuple[float, ...]]]:
-    core = LearnCore(LearnRules(publish_every_ms=20, spec_digest=SPEC.digest, maturity_ms=MATURITY))
-    found = []
-    for step in range(first, last):
-        core.take(state, rows(step))
-        for snapshots in core.advance(state, step * 10):
-            for each in snapshots:
-                told = each.metrics.get("feedback_learned", 0.0)
-                found.append((each.name, each.version, each.n_learned, told, tuple(each.golden_scores)))
-    return found
-
-
-@pytest.mark.parametrize("slots", [(CHAMPION, PLAIN), (PLAIN, CHAMPION)])
-@pytest.mark.parametrize("cut", [1, 3, 9, 14, 27])
-def test_a_restart_anywhere_gives_the_same_versions(slots: tuple[Slot, Slot], cut: int) -> None:
-    """As champion and as shadow: verdicts, corrections and what waits for maturity survive in one piece."""
-    whole = learned(checkpoint(*slots).state, 0, STEPS)
-    before, after = checkpoint(*slots), checkpoint(*slots)
-    parts = learned(before.state, 0, cut)
-    if cut > 5:
-        assert before.state.judged
-    after.load(0, before.dump(0))
-    assert parts + learned(after.state, cut, STEPS) == whole
-    assert max(told for _, _, _, told, _ in whole) > 3 * (STEPS - 5)
-    alone = learned(checkpoint(PLAIN).state, 0, STEPS)
-    assert [each for each in whole if each[0] == "plain"] == alone
-
-
-def test_a_slot_that_begins_to_learn_apart_gets_the_verdicts_that_wait() -> None:
-    """So does it when it comes back; one that stops leaves nothing behind."""
-    before, after, without = checkpoint(PLAIN), checkpoint(CHAMPION), checkpoint(PLAIN)
-    learned(before.state, 0, 20)
-    after.load(0, before.dump(0))
-    learned(after.state, 20, 30)
-    told = after.state.learners["both"].figures()["feedback_learned"]
-    assert told >= 3 * (30 - 20)
-    assert after.state.judged
-    without.load(0, after.dump(0))
-    assert without.state.judged == {}
-    learned(without.state, 30, STEPS)
 
 
 def test_from_labels_and_feedback_to_the_two_learners() -> None:
