@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models.arrays import Bools, Floats, Ints
 from models.gates import NAN, Evidence, Figures
 from monitoring.live_quality import STAND_IN, ScoreSketch
 from monitoring.tallies import Tally, add, total
@@ -29,9 +30,6 @@ MOST_DAYS = 28
 MARK = "@gate:"
 #: Fewer scores do not tell whether they are all alike.
 FEWEST_SCORES = 500
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
