@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from streams.contract import cards
 from streams.contract.cards import is_card_number, luhn, redact, redact_text
 from streams.contract.dead_letters import DeadLetterLimit, attempt, dead_letter
 from streams.contract.records import Rejection
@@ -196,6 +197,49 @@ def test_redaction_takes_bounded_time(value: bytes) -> None:
     start = time.perf_counter()
     redact(value)
     assert time.perf_counter() - start < 2.0
+
+
+@pytest.mark.parametrize("part", ["1 " * 95 + "x", "4" * 199 + "x", "4111 1111 1111 111 " * 9 + "x"])
+@pytest.mark.parametrize("form", ['{{"a":"{}"}}', "{}"])
+def test_redaction_looks_at_no_more_of_a_large_value(
+    part: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond 64 KiB of digits it costs no more: what is not looked at is redacted."""
+    looks = 0
+    checks = cards._Digits.checks
+
+    def counted(self: cards._Digits, start: int, end: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return checks(self, start, end)
+
+    monkeypatch.setattr(cards._Digits, "checks", counted)
+    costs = []
+    for size in (60_000, 120_000, 960_000):
+        looks = 0
+        cleaned = redact(form.format(part * (size // len(part))).encode())
+        costs.append(looks)
+    assert costs[0] > 10_000
+    assert costs[1] < 2 * costs[0]
+    assert costs[2] == costs[1]
+    unseen = cleaned.decode()[-len(part) * 100 :]
+    assert sum(map(str.isdigit, unseen)) == 0
+
+
+def test_redaction_spells_no_number_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six characters such as 1e308 are more digits than any card number has; what is not finite is text."""
+    searched: list[str] = []
+    search = cards._Search.redact
+
+    def noted(self: cards._Search, text: str) -> str:
+        searched.append(text)
+        return search(self, text)
+
+    monkeypatch.setattr(cards._Search, "redact", noted)
+    value = b"[" + b",".join([b"1e308", b"-1e300", b"4.111111111111111e15", b"1.5"] * 100) + b"]"
+    assert redact(value).count(b"[redacted]") == 100
+    assert sum(map(len, searched)) < 2 * len(value)
+    assert redact(b'{"a":1e400,"card":"4111111111111111"}') == b'{"a":1e400,"card":"[redacted]"}'
 
 
 def test_too_large_records_are_cut_to_fit() -> None:
