@@ -53,6 +53,7 @@ _PARTITIONS = 2
 _STALLED_SECONDS = 60.0
 _READY_SECONDS = 180.0
 _EVERY_NTH_TIMED = 10
+_STARTING = "starting a broker and two workers; the first time they compile kernels, for a minute or so"
 
 
 class DemoFailed(FraudstreamError):
@@ -96,6 +97,7 @@ async def run(
         DemoFailed: a worker ended, or nothing came out for a minute.
     """
     began = time.monotonic()
+    logger.log(NOTICE, _STARTING)
     with EmbeddedBroker() as broker:
         settings = _on(broker, settings)
         await create_topics(settings)
@@ -103,6 +105,7 @@ async def run(
         tally = Tally()
         frauds: set[str] = set()
         async with _workers(settings, config) as metrics_urls:
+            logger.log(NOTICE, "workers are ready after %.0f s; the stream begins", time.monotonic() - began)
             if is_served(settings):
                 # The worker with the score stage: rates, latency and models are its own.
                 logger.log(NOTICE, "live page on %s/live while the stream runs", metrics_urls[0])
