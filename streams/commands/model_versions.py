@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 
-from models.snapshot import Snapshot, SnapshotError, decode
+from models.snapshot import Snapshot, decode
+from models.snapshot_document import SnapshotError
 from streams.commands.aliases import read_registry, role_of
+from streams.contract.model_records import is_withheld, key_of
 from streams.kafka.clients import read_all
 from streams.sections import Models
 from streams.settings import Settings
-from streams.stages.model_feed import is_withheld, key_of
 
 
 class ModelVersion(msgspec.Struct, frozen=True):

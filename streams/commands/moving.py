@@ -10,8 +10,10 @@ import msgspec
 
 from models.gates import Judgement, Limits
 from models.registry import Move, MoveRefused, Pin, Registry, moved
-from models.snapshot import Snapshot, SnapshotError, decode
+from models.snapshot import Snapshot, decode
+from models.snapshot_document import SnapshotError
 from streams.commands.aliases import read_registry
+from streams.contract.model_records import is_withheld, key_of
 from streams.contract.moves import MoveUnusable, encode_move
 from streams.contract.records import Adoption
 from streams.errors import FraudstreamError, NoSuchModel
@@ -22,7 +24,6 @@ from streams.kafka.outputs import Output, Outputs
 from streams.keys import signing_key
 from streams.settings import Settings
 from streams.stages import columns
-from streams.stages.model_feed import is_withheld, key_of
 from streams.stages.validation import validate
 
 #: Messages of outcomes, each of many rows, that a version is judged on.

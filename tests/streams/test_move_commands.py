@@ -18,10 +18,10 @@ from models.spec import FeatureSpec
 from streams.commands import moving
 from streams.commands.aliases import read_registry
 from streams.commands.moving import MoveFailed, make_move
+from streams.contract.model_records import model_key
 from streams.contract.records import Adoption, ModelRef
 from streams.kafka.outputs import Output
 from streams.settings import load
-from streams.stages.model_feed import model_key
 from tests.streams.clients import unique
 from tests.streams.made_up import settings
 from tests.streams.test_cli import Cli
