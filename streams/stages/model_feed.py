@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from contextlib import aclosing
+from functools import partial
 
 from models.snapshot import Snapshot, decode
 from models.snapshot_document import SnapshotDamagedError, SnapshotError
 from streams.contract.model_records import key_of, model_key
+from streams.kafka.absence import patiently
 from streams.kafka.broadcast import Broadcast
 from streams.kafka.clients import read_all
 from streams.sections import Broker
@@ -28,9 +30,13 @@ async def highest_versions(broker: Broker, topic: str) -> dict[str, int]:
     """By model name the highest version that the topic tells of, usable or not, or deleted since.
 
     Raises:
-        BrokerUnreachable: no broker answers.
+        BrokerUnreachable: no broker has answered for half a minute.
         TopicMissing: there is no such topic.
     """
+    return await patiently(partial(_highest_versions, broker, topic), broker.bootstrap)
+
+
+async def _highest_versions(broker: Broker, topic: str) -> dict[str, int]:
     highest: dict[str, int] = {}
     async with aclosing(read_all(broker, topic)) as records:
         async for record in records:
