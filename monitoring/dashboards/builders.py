@@ -152,8 +152,11 @@ class Panel:
             return {"calculate": False, "color": colour, "yAxis": {"unit": self.unit}}
         if self.kind == "table":
             return {"showHeader": True}
-        reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
-        return {"reduceOptions": reduce, "textMode": "auto", "orientation": "auto"}
+        reduce: Json = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+        if self.kind == "bargauge":
+            # Names of many bars are read from left to right; on its own Grafana would stand them up.
+            return reduce | {"orientation": "horizontal"}
+        return reduce | {"orientation": "auto", "textMode": "auto"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,7 @@ class Mark:
 
 _COMMON = (
     Choice("job", "Job", "fraud_build_info", "job"),
-    Choice("instance", "Worker", "fraud_build_info", "instance"),
+    Choice("instance", "Instance", "fraud_build_info", "instance"),
 )
 #: A table has a column for each label; these say nothing to a person.
 _TABLE = [
@@ -295,10 +298,13 @@ class Dashboard:
                 {
                     "type": "dashboards",
                     "title": "fraudstream",
+                    "tooltip": "",
+                    "icon": "external link",
                     "tags": ["fraudstream"],
                     "asDropdown": True,
                     "includeVars": True,
                     "keepTime": True,
+                    "targetBlank": False,
                 }
             ],
             "templating": {"list": [_DATASOURCE, *(each.json() for each in (*_COMMON, *self.choices))]},
