@@ -25,6 +25,11 @@ def select(name: str, *matchers: str) -> str:
     return f"{name}{{{','.join((CHOSEN, *matchers))}}}"
 
 
+def of_workers(expression: str) -> str:
+    """Those series of `expression` that come from workers: other processes have the client's metrics too."""
+    return f"{expression} and on (job, instance) {select('fraud_build_info')}"
+
+
 def recorded(name: str) -> str:
     """A recorded series: one for each job."""
     return f'{name}{{job=~"$job"}}'

@@ -10,6 +10,7 @@ from monitoring.dashboards.builders import (
     Row,
     increase,
     largest,
+    of_workers,
     quantile,
     rate,
     select,
@@ -208,13 +209,18 @@ OPERATIONS = Dashboard(
                     "CPU",
                     "Seconds per second of each worker. Bad: at 1, for the event loop has one core.",
                     "short",
-                    (Query(rate("process_cpu_seconds_total", by="instance"), "{{instance}}"),),
+                    (
+                        Query(
+                            of_workers(f"rate({select('process_cpu_seconds_total')}[$__rate_interval])"),
+                            "{{instance}}",
+                        ),
+                    ),
                 ),
                 Panel(
                     "Memory",
                     "Resident memory of each worker. Bad: near its limit.",
                     "bytes",
-                    (Query(select("process_resident_memory_bytes"), "{{instance}}"),),
+                    (Query(of_workers(select("process_resident_memory_bytes")), "{{instance}}"),),
                 ),
                 Panel(
                     "Event loop delay, p99",
@@ -227,7 +233,7 @@ OPERATIONS = Dashboard(
                     "Open files",
                     "Of each worker. Bad: rising without end.",
                     "short",
-                    (Query(select("process_open_fds"), "{{instance}}"),),
+                    (Query(of_workers(select("process_open_fds")), "{{instance}}"),),
                 ),
                 Panel(
                     "Versions",

@@ -17,6 +17,9 @@ from monitoring.dashboards.builders import (
 )
 
 SCORED = 'outcome="scored"'
+#: Of all that is scraped what has told a build in the time shown; a worker that is down tells none now.
+_SEEN = f"max_over_time({select('fraud_build_info')}[$__range])"
+WORKERS = f"sum({select('up')} and on (job, instance) {_SEEN}) or vector(0)"
 NO_OUTCOMES = "no outcome has matured yet"
 NO_FEEDBACK = "no alert has been shown or decided yet"
 
@@ -70,7 +73,7 @@ OVERVIEW = Dashboard(
                     "Workers",
                     "Workers that answer. Bad: fewer than were started.",
                     "short",
-                    (Query(total("up"), "up"),),
+                    (Query(WORKERS, "up"),),
                     kind="stat",
                     width=4,
                     height=4,

@@ -162,6 +162,16 @@ def test_target_rules(dashboard: Dashboard, panel: object, query: Query) -> None
         )
 
 
+@pytest.mark.parametrize(
+    "query",
+    [query for *_, query in QUERIES if metric_names(query.expression) & (FOREIGN - {"ALERTS"})],
+    ids=lambda query: query.expression,
+)
+def test_only_workers_are_counted(query: Query) -> None:
+    """Prometheus and Alertmanager are scraped too, and have `up` and the metrics of a process as well."""
+    assert re.search(r" on \(job, instance\) .*fraud_build_info\{", query.expression)
+
+
 def test_excused_from_the_instance_rule() -> None:
     """What the linter is told to leave out is what asks for recorded series or alerts, and nothing else."""
     excused = yaml.safe_load((GRAFANA / "dashboards" / ".lint").read_text())["exclusions"]
