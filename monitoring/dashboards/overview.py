@@ -202,7 +202,7 @@ OVERVIEW = Dashboard(
                     "percentunit",
                     (
                         Query(largest("fraud_threshold"), "threshold"),
-                        Query(select("fraud_alert_precision"), "precision {{instance}}", NO_FEEDBACK),
+                        Query(largest("fraud_alert_precision"), "precision", NO_FEEDBACK),
                     ),
                 ),
                 Panel(
