@@ -69,7 +69,7 @@ OPERATIONS = Dashboard(
                 Panel(
                     "Records finished",
                     "By partition, per second. Bad: one far from the others of its topic.",
-                    "reqps",
+                    "cps",
                     (
                         Query(
                             rate(
@@ -149,7 +149,7 @@ OPERATIONS = Dashboard(
                     "Inputs given up",
                     "Batches released before every input had reached their event time. "
                     "Bad: rising during a replay.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alignment_overdue_total", STAGE, by="stage"), "{{stage}}"),),
                 ),
                 Panel(
@@ -184,20 +184,20 @@ OPERATIONS = Dashboard(
                 Panel(
                     "Dead letters by reason",
                     "Per second. Bad: any sudden increase.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_dead_letters_total", by="reason"), "{{reason}}", NOTHING_REFUSED),),
                     stacked=True,
                 ),
                 Panel(
                     "Optional fields missing",
                     "Transactions without the field, per second. Bad: a jump that they do not share.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_missing_fields_total", by="field"), "{{field}}"),),
                 ),
                 Panel(
                     "Warnings and errors",
                     "Logged, by where they come from, also those left out as repetitions. Bad: errors.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_log_messages_total", by="source, level"), "{{source}} {{level}}"),),
                 ),
             ),
@@ -247,6 +247,7 @@ OPERATIONS = Dashboard(
                         ),
                     ),
                     kind="table",
+                    column="started",
                     width=24,
                     height=6,
                 ),

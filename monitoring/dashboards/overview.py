@@ -34,7 +34,7 @@ OVERVIEW = Dashboard(
                 Panel(
                     "Scored",
                     "Transactions scored per second. 0 while transactions arrive is bad.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_transactions_total", SCORED), "scored"),),
                     kind="stat",
                     width=4,
@@ -56,6 +56,7 @@ OVERVIEW = Dashboard(
                     "short",
                     (Query(increase("fraud_alerts_total", over="1h"), "alerts"),),
                     kind="stat",
+                    whole=True,
                     width=4,
                     height=4,
                 ),
@@ -99,7 +100,7 @@ OVERVIEW = Dashboard(
                     "Transactions by outcome",
                     "Consumed transactions per second. Bad: dead_lettered or duplicate rising "
                     "against scored.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_transactions_total", by="outcome"), "{{outcome}}"),),
                 ),
                 Panel(
@@ -162,7 +163,7 @@ OVERVIEW = Dashboard(
                 Panel(
                     "Alerts",
                     "Alerts per second. Bad: a jump, or none for hours.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alerts_total"), "alerts"),),
                 ),
                 Panel(
@@ -185,7 +186,7 @@ OVERVIEW = Dashboard(
                 Panel(
                     "Alerts that were held back",
                     "Would-be alerts per second, by what held them back. Bad: budget rising.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alerts_suppressed_total", by="reason"), "{{reason}}"),),
                 ),
                 Panel(
@@ -215,7 +216,7 @@ OVERVIEW = Dashboard(
                     "Scored by the rules",
                     "Transactions per second that the rules scored, by why. Bad: any once a "
                     "version is learned.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_rules_scored_total", by="reason"), "{{reason}}"),),
                 ),
             ),
