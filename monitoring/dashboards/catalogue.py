@@ -18,9 +18,10 @@ _HEADER = """# Metrics
 
 What a worker tells Prometheus on `/metrics`, and which value means trouble; beside them stand `process_*` and
 `python_info` of the client. Every label is bounded: values beyond the limit go to one child named `other`.
-Known label values are there with 0 from the start; a share of nothing is NaN. Histograms come as `_bucket`,
-`_sum` and `_count`. The table is made from `monitoring/metrics.py` by `make generated`; what alerts ask of
-these metrics, and what to do then, is in [runbook.md](runbook.md).
+Known label values of counters and histograms are there with 0 from the start, a gauge once the worker has
+something to say by it; a share of nothing is NaN. Histograms come as `_bucket`, `_sum` and `_count`. The
+table is made from `monitoring/metrics.py` by `make generated`; what alerts ask of these metrics, and what
+to do then, is in [runbook.md](runbook.md).
 
 What is said to be of event time goes by the transactions, not by the clock, and one worker at a time
 shows it. In a replay these gauges pass through the history as fast as it is read, and rest where it ends:
