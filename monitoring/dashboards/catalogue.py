@@ -29,8 +29,9 @@ shows it. In a replay these gauges pass through the history as fast as it is rea
 hours, and drift is that of the last hour that all partitions have left behind. The metrics topic keeps
 every window ([records.md](records.md)). Counters, rates and latencies go by the clock.
 
-`/livez` fails when messages wait and none is worked on, `/readyz` until every stage is in its group, and while no
-broker has answered anything for five seconds (one that says nothing is asked every second) or the champion fails; both say why.
+`/livez` fails when messages wait and none is worked on, `/readyz` until every stage is in its group,
+while no broker has answered anything for five seconds (one that says nothing is asked every second), and
+while the champion fails; both say why.
 
 | metric | kind | unit | labels | what | bad |
 |---|---|---|---|---|---|
