@@ -118,6 +118,18 @@ def _deployments(flow: Flow) -> list[Deployment]:
     return [work.deployment for work in part.works.values()] if part is not None else []
 
 
+def lineup(deployment: Deployment, *, stood_in: bool) -> list[str]:
+    """Role, name and version of every model; of the champion what scores name, and for what it stands in."""
+    told = []
+    for role, name, version in deployment.models():
+        reason = f"{name} v{version} fails" if stood_in else "" if version else f"{name} has no version yet"
+        if role == "champion" and reason:
+            told.append(f"{role} {deployment.stand_in.name} v0 ({reason})")
+        else:
+            told.append(f"{role} {name} v{version}")
+    return told
+
+
 def _reason(error: FraudstreamError) -> str:
     """What the first of the errors on purpose says, without those that only passed it on."""
     while isinstance(error.__cause__, FraudstreamError):
@@ -176,10 +188,8 @@ class Health:
         if "score" not in self._flow.apps:
             return True, "no score stage here"
         works = list(self._flow.parts["score"].works.values())
-        models = sorted({model for work in works for model in work.models})
-        told = ", ".join(f"{role} {name} v{version}" for role, name, version in models)
-        failed = any(work.stood_in for work in works)
-        return not failed, f"champion failed, rules stand in; {told}" if failed else told or "no partitions"
+        told = sorted({line for work in works for line in lineup(work.deployment, stood_in=work.stood_in)})
+        return not any(work.stood_in for work in works), ", ".join(told) or "no partitions"
 
     def broker(self) -> tuple[bool, str]:
         silent = min(outputs.silent_for for outputs in self._flow.outputs)
