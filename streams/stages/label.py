@@ -268,8 +268,8 @@ def attach(app: faust.App, context: StageContext) -> StageLoop[LabelWork]:
     def lost(partition: int, messages: int) -> None:
         context.metrics.undecided_lost.add(messages)
         logger.error(
-            "%s[%d]: at most %d messages of scored rows were gone before maturity (those that had been decided "
-            "count as well): topics.retention is too short",
+            "%s[%d]: at most %d messages of scored rows were gone before maturity (decided ones count as "
+            "well): topics.retention is too short",
             context.name("scored"),
             partition,
             messages,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import msgspec
+import pytest
 
 from streams.app import build
 from streams.kafka.batches import PartitionBook
@@ -70,3 +71,12 @@ def test_labels_are_counted_by_what_became_of_them_and_what_they_contradict() ->
     assert metrics.labels.value("other", "pending") == 2
     assert metrics.labels_contradicting.value("other") == 1
     assert metrics.labels_contradicting.total() == 1
+
+
+def test_the_log_says_that_what_was_lost_is_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+    """Messages of score partitions that had been decided further are among those that were gone."""
+    flow = build(load(environ={}), ["label"])
+    work = flow.parts["label"]._create(1)
+    work._late._on_lost(7)
+    assert "scored.v1[1]: at most 7 messages of scored rows were gone before maturity" in caplog.text
+    assert flow.metrics.undecided_lost.value() == 7
