@@ -15,7 +15,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -35,9 +35,13 @@ MAX_ARRAY_BYTES = 128 << 20
 """Of all arrays of a snapshot together, decompressed."""
 MAX_STEPS = 100_000
 """For the score of one row: a fraction of a millisecond. A forest of ten trees takes a hundredth of it."""
+BESIDE_ARRAYS = 1 << 20
+"""Bytes kept free for what a document has besides the scorer's arrays: golden rows, reference, header."""
 GOLDEN_TOLERANCE = 1e-12
 MAX_VERSION = 2**31 - 1
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_LEVEL = 6
+_PIECE = 1 << 20
 _DTYPES: dict[str, type[np.float64] | type[np.int32]] = {"<f8": np.float64, "<i4": np.int32}
 
 
@@ -47,6 +51,10 @@ class SnapshotError(ValueError):
 
 class SnapshotDamagedError(SnapshotError):
     """Not JSON, digest wrong, sizes wrong, or values impossible."""
+
+
+class TooLargeError(SnapshotError):
+    """The scorer has outgrown what a version may have: no process would take it."""
 
 
 class UnknownScorerError(SnapshotError):
@@ -185,6 +193,28 @@ def encode(snapshot: Snapshot, key: bytes = b"") -> bytes:
     return json.dumps(document, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
 
 
+def check_fit(scorer: FrozenScorer, most_bytes: int = MAX_DOCUMENT_BYTES) -> None:
+    """Refuse what ``decode`` would refuse in a version, for the scorer that it holds.
+
+    :param most_bytes: that its document may have.
+    :raises UnknownScorerError: of no kind that ``decode`` knows.
+    :raises TooLargeError: more bytes or steps than a version may have.
+    :raises ScorerArraysError: values that no scorer may have.
+    """
+    if scorer.kind not in SCORERS:
+        raise UnknownScorerError(f"unknown kind {scorer.kind!r}, known are {', '.join(sorted(SCORERS))}")
+    if scorer.steps > MAX_STEPS:
+        raise TooLargeError(f"{scorer.kind}: up to {scorer.steps} steps for a row, more than {MAX_STEPS}")
+    header, arrays = scorer.to_arrays()
+    plain = sum(array.nbytes for array in arrays.values()) + BESIDE_ARRAYS
+    if plain > MAX_ARRAY_BYTES:
+        raise TooLargeError(f"{scorer.kind}: arrays of {plain} bytes, more than {MAX_ARRAY_BYTES}")
+    # Base64 makes four bytes of three: what is far smaller need not be packed to know that it fits.
+    if plain * 1.4 > most_bytes and _packed_beyond(arrays.values(), most_bytes - BESIDE_ARRAYS):
+        raise TooLargeError(f"{scorer.kind}: a document of more than {most_bytes} bytes")
+    SCORERS[scorer.kind].from_arrays(header, arrays)
+
+
 def decode(data: bytes, spec_digest: str | None = None, key: bytes = b"") -> Snapshot:
     """The snapshot written by ``encode``, checked.
 
@@ -289,12 +319,24 @@ def _pack(array: NDArray[np.generic]) -> dict[str, Json]:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     if little.dtype.str not in _DTYPES:
         raise ValueError(f"arrays of {array.dtype} do not travel")
-    raw = zlib.compress(np.ascontiguousarray(little).tobytes(), 6)
     return {
         "dtype": little.dtype.str,
         "shape": [int(n) for n in array.shape],
-        "data": base64.b64encode(raw).decode(),
+        "data": base64.b64encode(zlib.compress(np.ascontiguousarray(little).tobytes(), _LEVEL)).decode(),
     }
+
+
+def _packed_beyond(arrays: Iterable[NDArray[np.generic]], most: int) -> bool:
+    """Whether the data of packed arrays is more than ``most`` bytes; no more is packed than tells it."""
+    size = 0.0
+    for array in arrays:
+        stream, data = zlib.compressobj(_LEVEL), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), _PIECE):
+            size += len(stream.compress(data[start : start + _PIECE])) * 4 / 3
+            if size > most:
+                return True
+        size += len(stream.flush()) * 4 / 3
+    return size > most
 
 
 class _Budget:

@@ -189,7 +189,7 @@ METRICS: tuple[Definition, ...] = (
         "unusable rising: somebody without the key writes there.",
         labels=("reason",), children=_each(MOVE_FAULTS)),
     Definition("fraud_model_refused_total", "counter", "models",
-        "Model versions on the topic that could not be used, by model.",
+        "Model versions that could not be used, or could not be made of their learner, by model.",
         "any increase.",
         labels=("name",), limit=32),
     Definition("fraud_model_withheld_total", "counter", "models",
