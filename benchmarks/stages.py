@@ -20,6 +20,7 @@ from benchmarks.fraudstream import MODELS_TOPIC, trained
 from benchmarks.workload import EPOCH_START, Message, Workload, messages
 from models.memory import MemoryWatch
 from streams.app import build
+from streams.contract.model_records import model_key
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Changelog
 from streams.kafka.outputs import Output, partition_for
@@ -31,7 +32,7 @@ from streams.stages.context import StageContext
 from streams.stages.control_feed import ControlFeed, initial_aliases
 from streams.stages.decisions import decision_policy
 from streams.stages.loop import PartitionWork
-from streams.stages.model_feed import ModelFeed, model_key
+from streams.stages.model_feed import ModelFeed
 from streams.stages.score import ScoreWork
 
 

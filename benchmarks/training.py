@@ -20,7 +20,7 @@ from models.learners.registry import LEARNERS
 from models.sampling import keep_mask
 from models.spec import FeatureSpec
 from models.windows import WindowStore
-from streams.stages.model_feed import model_key
+from streams.contract.model_records import model_key
 
 MODELS = {"logistic": "logistic", "forest": "adaptive_forest", "tree": "hoeffding_tree"}
 """Name → kind of learner; the first is the champion."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from models.arms import U64, in_canary
 from models.memory import MemoryWatch
-from models.snapshot import Snapshot, SpecMismatchError
+from models.snapshot import Snapshot
+from models.snapshot_document import SpecMismatchError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -6,8 +6,8 @@ have taken meanwhile: a call in which its own thread has touched no new page has
 was given back later, by whomever: a version has never taken more than the process holds more than before the
 first of its calls. The calls are those of all partitions of the process, which share one scorer.
 
-Bounds: one call may take more than the limit; what it holds only while it runs, or in threads of its own, is
-not seen. Where there is no /proc/self/statm, outside of Linux, nothing is.
+Bounds: one call may take more than the limit. What it holds only while it runs, in threads of its own or in
+memory that the process had free is not seen; where there is no /proc/self/statm, outside of Linux, nothing.
 """
 
 from __future__ import annotations

@@ -215,6 +215,10 @@ class Registry:
         crowned = [each.move for each in self.history if not each.refused and each.move.kind in CROWNING]
         return crowned[-1] if crowned and crowned[-1].kind == "promote" else None
 
+    def crowned(self, pin: Pin) -> bool:
+        """Whether the pin is or has been the champion, by the settings or by a move."""
+        return pin == self.initial.champion or any(entry.aliases.champion == pin for entry in self.history)
+
     def names(self, name: str, version: int) -> bool:
         """Whether any move has named that version: it may be rolled back to, and is kept."""
         return any(entry.move.model == Pin(name, version) for entry in self.history)

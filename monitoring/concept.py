@@ -31,8 +31,8 @@ def log_loss(sketch: ScoreSketch) -> float:
     return float(-(fraud * np.log(_CENTRES) + genuine * np.log1p(-_CENTRES)).sum() / rows)
 
 
-def change_point(values: Sequence[float], per_day: float, *, rising: bool = False) -> int | None:
-    """Where the mean of a daily series has changed: the first index of what came after; None if it has not.
+def change(values: Sequence[float], per_day: float, *, rising: bool = False) -> float:
+    """How far the mean of a daily series has changed, as a multiple of what chance hardly passes.
 
     Every cut of the window into an older and a newer part is tried, as ADWIN does (Bifet, Gavaldà: Learning
     from Time-Changing Data with Adaptive Windowing, SDM 2007, its version without buckets). In place of its
@@ -40,26 +40,23 @@ def change_point(values: Sequence[float], per_day: float, *, rising: bool = Fals
     Student's t with a pooled variance, the chance of an error shared by all cuts.
 
     Args:
-        values: one for each day, oldest first.
-        per_day: chance of a false alarm at each look.
+        values: one for each day, oldest first; 0 is given where there are too few.
+        per_day: chance that a series without a change gives more than 1, at each look.
         rising: whether only what came after being larger is a change.
     """
     series = np.array([value for value in values if math.isfinite(value)])
     cuts = range(FEWEST_DAYS, len(series) - FEWEST_DAYS + 1)
     if not len(cuts):
-        return None
-    quantile = t_quantile(1 - per_day / (2 * len(cuts)), len(series) - 2)
-    best, place = quantile, None
+        return 0.0
+    most = 0.0
     for cut in cuts:
         before, after = series[:cut], series[cut:]
         squares = ((before - before.mean()) ** 2).sum() + ((after - after.mean()) ** 2).sum()
         deviation = math.sqrt(squares / (len(series) - 2) * (1 / len(before) + 1 / len(after)))
         rise = float(after.mean() - before.mean())
         gap = rise if rising else abs(rise)
-        score = gap / deviation if deviation > 1e-12 else (math.inf if gap > 1e-12 else 0.0)
-        if score > best:
-            best, place = score, cut
-    return place
+        most = max(most, gap / deviation if deviation > 1e-12 else (math.inf if gap > 1e-12 else 0.0))
+    return most / t_quantile(1 - per_day / (2 * len(cuts)), len(series) - 2)
 
 
 def calibrated(sketch: ScoreSketch) -> Floats:

@@ -9,8 +9,8 @@ from monitoring.drift_watch import Distance
 
 #: What an alarm can be of, the most telling first.
 KINDS = ("unit_change", "missing", "out_of_range", "unseen", "data", "score")
-#: A distance below this many times the limit ends an alarm.
-_RELEASE = 0.5
+#: What is below this many times its limit ends an alarm.
+RELEASE = 0.5
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Alarms:
         calm = {
             name
             for name, figures in by_name.items()
-            if all(each.js <= each.limit * _RELEASE and not each.kind for each in figures)
+            if all(each.js <= each.limit * RELEASE and not each.kind for each in figures)
         }
         self.raised = {(kind, name) for kind, name in self.raised if name not in calm}
         known = {name: kind for kind, name in self.raised}

@@ -146,12 +146,18 @@ def champion_of(shape: Shape) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
-def build_reference(features: tuple[str, ...], start: int, end: int, hours: Sequence[Shape]) -> Reference:
-    """The reference of some hours with one champion, and the limits that their own variation gives."""
+def build_reference(
+    model: str, features: tuple[str, ...], start: int, end: int, hours: Sequence[Shape]
+) -> Reference:
+    """The reference of some hours with one champion, and the limits that their own variation gives.
+
+    Args:
+        model: its name, as it was when the hours were over: what is told of them late may name another one.
+    """
     whole = Shape.empty(len(features))
     for each in hours:
         whole.merge(each)
-    reference = Reference(champion_of(hours[0]), start, end, features, whole)
+    reference = Reference(model, start, end, features, whole)
     roles = sorted(role for role in whole.scores if _learned(role) and _in_all(role, hours))
     figures = (3 * len(features) + len(roles)) * len(WINDOWS)
     # Bins without rows in any hour say nothing here.

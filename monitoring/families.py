@@ -27,8 +27,8 @@ OTHER = "other"
 class Definition:
     """One metric: what it counts, in which unit, and which value means trouble.
 
-    `children` are the label values known beforehand; they exist with the value 0 from the start, so that
-    `rate()` sees the first event. `limit` bounds the number of children.
+    `children` are the label values of a counter or histogram known beforehand; they exist with the value 0
+    from the start, so that `rate()` sees the first event. `limit` bounds the number of children.
     """
 
     name: str
@@ -95,11 +95,13 @@ class Counter(_Family):
 
 
 class Gauge(_Family):
-    """A present value, per child."""
+    """A present value, per child; none until it is set, for a worker that does not know it must not say 0."""
 
     def __init__(self, definition: Definition) -> None:
         super().__init__(definition)
-        self._values: dict[Labels, float] = dict.fromkeys(_initial(definition), 0.0)
+        if definition.children:
+            raise ValueError(f"{definition.name} is a gauge and has no children before they are set")
+        self._values: dict[Labels, float] = {}
 
     def set(self, value: float, *labels: str) -> None:
         with self._lock:

@@ -19,7 +19,6 @@ LABEL_ORIGINS = ("source", "terminal", "card")
 LABEL_RESULTS = ("joined", "pending", "duplicate", "revised", "too_late", "unmatched", "dropped")
 FUNNEL = ("shown", "opened", "confirmed", "dismissed")
 STAGES = ("card", "score", "label", "learn", "observe")
-WINDOWS = ("1m", "1h", "24h")
 DRIFT_KINDS = (
     "data", "unit_change", "missing", "out_of_range", "unseen", "score", "concept", "label",
 )  # fmt: skip
@@ -27,8 +26,6 @@ ARMS = ("champion", "canary")
 MOVE_FAULTS = ("unusable", "stale", "refused")
 SUPPRESSED = ("cooldown", "budget")
 RULES_BECAUSE = ("unlearned", "failed")
-ESTIMATES = ("naive", "corrected")
-DROPPED = ("transaction_ids", "window_events", "known_frauds")
 LOG_LEVELS = ("warning", "error")
 LOG_SOURCES = ("fraudstream", "kafka", "faust", OTHER)
 SHADOW_FAULTS = ("raised", "not_finite", "slow", "memory")
@@ -244,16 +241,16 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_state_keys", "gauge", "keys",
         "Keys held in memory.",
         "rising without end.",
-        labels=("stage",), children=_each(STAGES)),
+        labels=("stage",)),
     Definition("fraud_state_bytes", "gauge", "bytes",
         "Memory of the state arrays.",
         "rising without end.",
-        labels=("stage",), children=_each(STAGES)),
+        labels=("stage",)),
     Definition("fraud_state_dropped", "gauge", "entries",
         "Entries that the states here have given up before their time, for a limit: transaction ids for "
         "time.dedupe_max_ids, events of a key's windows, known frauds of a key.",
         "any increase: duplicates pass, or windows miss what they should hold.",
-        labels=("what",), children=_each(DROPPED)),
+        labels=("what",)),
     Definition("fraud_undecided_lost_total", "counter", "messages",
         "Messages of scored rows that were gone before they could be decided. It is an upper bound: messages "
         "of all score partitions count, also of those that had been decided further than others.",
@@ -308,19 +305,19 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_window_transactions", "gauge", "transactions",
         "Transactions scored in the last window of event time, by its length; of all partitions together.",
         "far from the same hour of last week.",
-        labels=("window",), children=_each(WINDOWS)),
+        labels=("window",)),
     Definition("fraud_window_late_transactions", "gauge", "transactions",
         "Transactions that came too late for the feature windows, in the last window of event time.",
         "more than a few in a thousand.",
-        labels=("window",), children=_each(WINDOWS)),
+        labels=("window",)),
     Definition("fraud_window_alerts", "gauge", "alerts",
         "Alerts in the last window of event time.",
         "far from what analysts can handle.",
-        labels=("window",), children=_each(WINDOWS)),
+        labels=("window",)),
     Definition("fraud_window_alert_rate", "gauge", "ratio",
         "Share of transactions that raised an alert, in the last window of event time.",
         "a jump, or 0 for hours.",
-        labels=("window",), children=_each(WINDOWS)),
+        labels=("window",)),
     Definition("fraud_window_amount_minor", "gauge", "minor units",
         "Money in the last 24 h of event time, by digits of the currency's minor unit: all, flagged by an "
         "alert, confirmed by an analyst.",
@@ -347,11 +344,11 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_outcome_precision", "gauge", "ratio",
         "Share of frauds among alerts with an outcome: naive as they come, corrected by the control group.",
         "far apart: acting on alerts hides frauds.",
-        labels=("estimate",), children=_each(ESTIMATES)),
+        labels=("estimate",)),
     Definition("fraud_outcome_recall", "gauge", "ratio",
         "Share of the frauds that raised an alert: naive as they come, corrected by the control group.",
         "far apart: acting on alerts hides frauds.",
-        labels=("estimate",), children=_each(ESTIMATES)),
+        labels=("estimate",)),
     Definition("fraud_average_precision", "gauge", "ratio",
         "Average precision over matured outcomes, by role.",
         "falling, or a shadow above the champion for days.",

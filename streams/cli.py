@@ -310,6 +310,9 @@ def demo(
     """Run everything on this machine: broker, stages, a stream with delayed labels and analysts, a summary.
 
     The stream lasts 30 days of event time. Exit code 0 only if every transaction published is accounted for.
+
+    The broker is its own, an embedded one. For the same on yours, run `topics create`, `worker` and `traffic`
+    with --broker HOST:PORT.
     """
     from streams import demo as whole
     from streams import demo_tally

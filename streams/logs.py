@@ -27,10 +27,9 @@ LIBRARIES: Final = ("faust", "mode", "aiokafka", "kafka")
 
 #: What libraries warn of whenever a worker joins or leaves, as it should be.
 _ROUTINE = ("Heartbeat failed for group %s because it is rebalancing",)
-#: What libraries log as errors and get over by themselves: they connect, join or fetch again, or the process
-#: has stood still for a moment. What does not pass is told by other means: lag, stalls, a worker that ends.
-HEALING: Final = (
-    "Thread keepalive is not responding...",
+#: What aiokafka logs of a broker that is away, as errors and as warnings, and gets over by itself: it
+#: connects, joins or fetches again.
+AWAY_ERRORS: Final = (
     "Error sending %s to node %s [%s] -- marking coordinator dead",
     "Failed fetch messages from %s: %s",
     "Failed fetch offsets from %s: %s",
@@ -44,14 +43,24 @@ HEALING: Final = (
     "Unable connect to node with id %s: %s",
     "Unable to update metadata from %s",
 )
+AWAY_WARNINGS: Final = (
+    "Got error produce response: %s",
+    "Marking the coordinator dead (node %s)for group %s.",
+    'Unable to request metadata from "%s:%s": %s',
+    "Unable to request metadata from node with id %s: %r",
+)
+_AWAY = frozenset(AWAY_ERRORS + AWAY_WARNINGS)
+#: What libraries log as errors and get over by themselves, also where only the process has stood still for a
+#: moment. What does not pass is told by other means: lag, stalls, a worker that ends.
+HEALING: Final = ("Thread keepalive is not responding...", *AWAY_ERRORS)
 _MOST_KINDS = 1_000
 
 
 class Throttle(logging.Filter):
     """Passes a few messages of a kind, then for some seconds none; the next one says how many were left out.
 
-    Of one kind are the messages of a logger with the same level and template. A broker that is away makes
-    aiokafka log hundreds of lines a second.
+    Of one kind are the messages of a logger with the same level and template, and whatever aiokafka says of
+    brokers that are away.
 
     Args:
         seconds: how long further messages of a kind are left out.
@@ -73,6 +82,8 @@ class Throttle(logging.Filter):
 
     def _passes(self, record: logging.LogRecord, now: float) -> bool:
         key = (record.name, record.levelno, str(record.msg))
+        if record.msg in _AWAY:
+            key = ("", 0, "")
         kind = self._kinds.get(key)
         if kind is None:
             if len(self._kinds) >= _MOST_KINDS:  # templates with values in them: forget the oldest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -37,9 +38,8 @@ logger = logging.getLogger(__name__)
 _SAMPLE_SECONDS = 1.0
 #: Samples that agree after a rebalance: the stages of a worker rebalance one after the other.
 _AT_REST = 3
-_CLOSING_SECONDS = 5.0
-#: A worker ends when there has been no broker for so long.
-_AWAY_SECONDS = 30.0
+#: Without a broker there is nothing to wait for: what was not acknowledged is sent again by the replay.
+_CLOSING_SECONDS = 1.0
 
 
 class BrokerLost(FraudstreamError):
@@ -92,7 +92,7 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
             # Before the producer goes: whatever a partition is still working on may want to send.
             stack.push_async_callback(part.stop)
         crash = next(iter(flow.apps.values())).crash
-        watching = absence.watch(flow.outputs, crash, after=_AWAY_SECONDS)
+        watching = absence.watch(flow.outputs, crash, settings.broker.bootstrap)
         for task in (health.sample(), time_event_loop(flow.metrics), watching):
             stack.callback(asyncio.create_task(task).cancel)
         try:
@@ -101,10 +101,9 @@ async def run(settings: Settings, stages: Sequence[str] = STAGES) -> signal.Sign
         except FraudstreamError as error:
             if _reachable(flow):
                 raise
-            reason = str(error.__cause__ or error).rstrip(".")
             raise BrokerLost(
-                f"no broker at {settings.broker.bootstrap} any more ({reason}); start it, then this worker: "
-                "what was not finished is read again"
+                f"no broker at {settings.broker.bootstrap} any more ({_reason(error)}); start it, then this "
+                "worker: what was not finished is read again"
             ) from error
     by = "on request" if received is None else f"by {received.name}"
     if reachable:
@@ -119,8 +118,27 @@ def _deployments(flow: Flow) -> list[Deployment]:
     return [work.deployment for work in part.works.values()] if part is not None else []
 
 
+def lineup(deployment: Deployment, *, stood_in: bool) -> list[str]:
+    """Role, name and version of every model; of the champion what scores name, and for what it stands in."""
+    told = []
+    for role, name, version in deployment.models():
+        reason = f"{name} v{version} fails" if stood_in else "" if version else f"{name} has no version yet"
+        if role == "champion" and reason:
+            told.append(f"{role} {deployment.stand_in.name} v0 ({reason})")
+        else:
+            told.append(f"{role} {name} v{version}")
+    return told
+
+
+def _reason(error: FraudstreamError) -> str:
+    """What the first of the errors on purpose says, without those that only passed it on."""
+    while isinstance(error.__cause__, FraudstreamError):
+        error = error.__cause__
+    return str(error).rstrip(".")
+
+
 def _reachable(flow: Flow) -> bool:
-    return any(outputs.connected for outputs in flow.outputs)
+    return absence.answering(flow.outputs)
 
 
 async def _close(flow: Flow) -> None:
@@ -170,14 +188,14 @@ class Health:
         if "score" not in self._flow.apps:
             return True, "no score stage here"
         works = list(self._flow.parts["score"].works.values())
-        models = sorted({model for work in works for model in work.models})
-        told = ", ".join(f"{role} {name} v{version}" for role, name, version in models)
-        failed = any(work.stood_in for work in works)
-        return not failed, f"champion failed, rules stand in; {told}" if failed else told or "no partitions"
+        told = sorted({line for work in works for line in lineup(work.deployment, stood_in=work.stood_in)})
+        return not any(work.stood_in for work in works), ", ".join(told) or "no partitions"
 
     def broker(self) -> tuple[bool, str]:
-        answers = self._broker_answers()
-        return answers, "connected" if answers else "no connection"
+        silent = min(outputs.silent_for for outputs in self._flow.outputs)
+        if silent < absence.SILENT_SECONDS:
+            return True, "answers"
+        return False, "no connection" if math.isinf(silent) else f"no answer for {silent:.0f} s"
 
     def _broker_answers(self) -> bool:
         return _reachable(self._flow)

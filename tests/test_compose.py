@@ -194,6 +194,19 @@ def test_alertmanager_is_given_its_configuration() -> None:
     assert (ROOT / mounts("alertmanager")[str(path.parent)] / path.name).is_file()
 
 
+def test_grafana_asks_nobody_outside() -> None:
+    """Neither for versions, plugins, news or pictures, nor does it tell how it is used."""
+    set_to = SERVICES["grafana"]["environment"]
+    for asks in (
+        "GF_ANALYTICS_REPORTING_ENABLED",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+        "GF_NEWS_NEWS_FEED_ENABLED",
+    ):
+        assert set_to[asks] == "false", asks
+    assert set_to["GF_PLUGINS_PREINSTALL_DISABLED"] == set_to["GF_SECURITY_DISABLE_GRAVATAR"] == "true"
+
+
 def test_grafana_is_given_data_source_and_dashboards() -> None:
     """Provisioning lies where Grafana looks, names a service and its port, and where the dashboards are."""
     mounted = mounts("grafana")

@@ -91,6 +91,22 @@ def test_the_documented_default_spec_is_the_default(tmp_path: Path) -> None:
     assert spec.digest == FeatureSpec.default().digest
 
 
+def test_the_map_of_files_is_complete() -> None:
+    """docs/architecture.md lists every module once, below the folder it is in, and none that is not there."""
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("\n## Files\n")[2]
+    listed = []
+    for section in text.split("\n### `")[1:]:
+        folder = section.partition("`")[0]
+        listed += [folder + name for name in re.findall(r"^\* `(\w+\.py)` \S", section, re.MULTILINE)]
+    modules = [
+        str(path.relative_to(ROOT))
+        for folder in ("models", "monitoring", "streams")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+    assert sorted(listed) == sorted(modules)
+
+
 def test_console_script_points_at_a_function() -> None:
     """The `fraudstream` command imports and is callable."""
     module, _, name = project()["project"]["scripts"]["fraudstream"].partition(":")

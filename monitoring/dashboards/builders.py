@@ -25,6 +25,11 @@ def select(name: str, *matchers: str) -> str:
     return f"{name}{{{','.join((CHOSEN, *matchers))}}}"
 
 
+def of_workers(expression: str) -> str:
+    """Those series of `expression` that come from workers: other processes have the client's metrics too."""
+    return f"{expression} and on (job, instance) {select('fraud_build_info')}"
+
+
 def recorded(name: str) -> str:
     """A recorded series: one for each job."""
     return f'{name}{{job=~"$job"}}'
@@ -56,6 +61,11 @@ def total(name: str, *matchers: str, by: str = "") -> str:
     return f"sum{_by(by)} ({select(name, *matchers)})"
 
 
+def _letter(number: int) -> str:
+    """Grafana's name of a panel's query."""
+    return chr(ord("A") + number)
+
+
 def _by(groups: str) -> str:
     return f" by ({groups})" if groups else ""
 
@@ -64,12 +74,14 @@ def _by(groups: str) -> str:
 class Query:
     """One PromQL expression and how its series are named.
 
-    `may_be_empty` says why it may return nothing on a system that works; tests take no other excuse.
+    `may_be_empty` says why it may return nothing on a system that works; tests take no other excuse. With
+    `share` its series are shares beside the panel's unit, and have an axis from 0 to 1.
     """
 
     expression: str
     legend: str
     may_be_empty: str = ""
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +90,12 @@ class Panel:
 
     Args:
         description: what is shown, and which value is bad.
-        unit: Grafana's name of it: `s`, `percentunit`, `short`, `reqps`, `bytes`, ...
+        unit: Grafana's name of it: `s`, `percentunit`, `short`, `cps`, `bytes`, ...
         limit: the value from which it is bad, drawn as a line; stats turn red.
         low_is_bad: the values below `limit` are the bad ones.
         instant: only the present value of each series.
+        whole: counts, of which an increase that Prometheus extrapolates is no whole number.
+        column: heading of a table's value; without one the table shows labels only.
     """
 
     title: str
@@ -95,6 +109,8 @@ class Panel:
     low_is_bad: bool = False
     stacked: bool = False
     instant: bool = False
+    whole: bool = False
+    column: str = ""
 
     def json(self, number: int, x: int, y: int) -> Json:
         return {
@@ -104,10 +120,10 @@ class Panel:
             "description": self.description,
             "datasource": SOURCE,
             "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
-            "fieldConfig": {"defaults": self._defaults(), "overrides": []},
+            "fieldConfig": {"defaults": self._defaults(), "overrides": self._overrides()},
             "options": self._options(),
-            "targets": [self._target(query, chr(ord("A") + n)) for n, query in enumerate(self.queries)],
-        } | ({"transformations": _TABLE} if self.kind == "table" else {})
+            "targets": [self._target(query, _letter(n)) for n, query in enumerate(self.queries)],
+        } | ({"transformations": [self._columns()]} if self.kind == "table" else {})
 
     def _target(self, query: Query, name: str) -> Json:
         single = self.instant or self.kind in ("stat", "table", "bargauge")
@@ -123,18 +139,48 @@ class Panel:
         }
 
     def _defaults(self) -> Json:
-        defaults: Json = {"unit": self.unit, "thresholds": self._thresholds()}
+        # A unit of all columns would read labels as numbers or dates.
+        unit = "string" if self.kind == "table" else self.unit
+        defaults: Json = {"unit": unit, "thresholds": self._thresholds()}
+        if self.whole:
+            defaults["decimals"] = 0
+        if self.kind == "bargauge":
+            defaults["min"] = 0  # on its own Grafana would give the smallest value a bar of no length
         if self.kind == "timeseries":
             defaults["custom"] = {
                 "drawStyle": "line",
                 "lineWidth": 1,
                 "fillOpacity": 30 if self.stacked else 5,
-                "showPoints": "never",
-                "spanNulls": True,
+                # A line over a gap would hide that a worker was away, or that there was nothing to share.
+                "showPoints": "auto",
+                "spanNulls": False,
                 "stacking": {"mode": "normal" if self.stacked else "none", "group": "A"},
                 "thresholdsStyle": {"mode": "off" if self.limit is None else "dashed"},
             }
+            if self.limit is not None:
+                defaults["custom"] |= {
+                    "axisSoftMin": 0,
+                    "axisSoftMax": self.limit,
+                }  # the line is in the picture
         return defaults
+
+    def _overrides(self) -> list[Json]:
+        share = [{"id": "unit", "value": "percentunit"}, {"id": "min", "value": 0}, {"id": "max", "value": 1}]
+        overrides: list[Json] = [
+            {"matcher": {"id": "byFrameRefID", "options": _letter(n)}, "properties": share}
+            for n, query in enumerate(self.queries)
+            if query.share
+        ]
+        if self.column:
+            unit = [{"id": "unit", "value": self.unit}]
+            overrides.append({"matcher": {"id": "byName", "options": self.column}, "properties": unit})
+        return overrides
+
+    def _columns(self) -> Json:
+        """Of a table, which has a column for each label: the time and the name say nothing to a person."""
+        hidden = {"Time": True, "__name__": True, "Value": not self.column}
+        renamed = {"Value": self.column} if self.column else {}
+        return {"id": "organize", "options": {"excludeByName": hidden, "renameByName": renamed}}
 
     def _thresholds(self) -> Json:
         good, bad = ("red", "green") if self.low_is_bad else ("green", "red")
@@ -152,8 +198,11 @@ class Panel:
             return {"calculate": False, "color": colour, "yAxis": {"unit": self.unit}}
         if self.kind == "table":
             return {"showHeader": True}
-        reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
-        return {"reduceOptions": reduce, "textMode": "auto", "orientation": "auto"}
+        reduce: Json = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+        if self.kind == "bargauge":
+            # Names of many bars are read from left to right; on its own Grafana would stand them up.
+            return reduce | {"orientation": "horizontal"}
+        return reduce | {"orientation": "auto", "textMode": "auto"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +270,8 @@ class Mark:
 
 _COMMON = (
     Choice("job", "Job", "fraud_build_info", "job"),
-    Choice("instance", "Worker", "fraud_build_info", "instance"),
+    Choice("instance", "Instance", "fraud_build_info", "instance"),
 )
-#: A table has a column for each label; these say nothing to a person.
-_TABLE = [
-    {"id": "organize", "options": {"excludeByName": {"Time": True, "__name__": True, "Value": False}}},
-]
-
 _CHAMPION = 'max by (name, version) (fraud_model_info{job=~"$job",role="champion"}'
 MARKS = (
     Mark(
@@ -295,10 +339,13 @@ class Dashboard:
                 {
                     "type": "dashboards",
                     "title": "fraudstream",
+                    "tooltip": "",
+                    "icon": "external link",
                     "tags": ["fraudstream"],
                     "asDropdown": True,
                     "includeVars": True,
                     "keepTime": True,
+                    "targetBlank": False,
                 }
             ],
             "templating": {"list": [_DATASOURCE, *(each.json() for each in (*_COMMON, *self.choices))]},

@@ -18,9 +18,10 @@ _HEADER = """# Metrics
 
 What a worker tells Prometheus on `/metrics`, and which value means trouble; beside them stand `process_*` and
 `python_info` of the client. Every label is bounded: values beyond the limit go to one child named `other`.
-Known label values are there with 0 from the start; a share of nothing is NaN. Histograms come as `_bucket`,
-`_sum` and `_count`. The table is made from `monitoring/metrics.py` by `make generated`; what alerts ask of
-these metrics, and what to do then, is in [runbook.md](runbook.md).
+Known label values of counters and histograms are there with 0 from the start, a gauge once the worker has
+something to say by it; a share of nothing is NaN. Histograms come as `_bucket`, `_sum` and `_count`. The
+table is made from `monitoring/metrics.py` by `make generated`; what alerts ask of these metrics, and what
+to do then, is in [runbook.md](runbook.md).
 
 What is said to be of event time goes by the transactions, not by the clock, and one worker at a time
 shows it. In a replay these gauges pass through the history as fast as it is read, and rest where it ends:
@@ -28,8 +29,9 @@ shows it. In a replay these gauges pass through the history as fast as it is rea
 hours, and drift is that of the last hour that all partitions have left behind. The metrics topic keeps
 every window ([records.md](records.md)). Counters, rates and latencies go by the clock.
 
-`/livez` fails when messages wait and none is worked on, `/readyz` until the broker is connected and every
-stage is in its group; both say why.
+`/livez` fails when messages wait and none is worked on, `/readyz` until every stage is in its group,
+while no broker has answered anything for five seconds (one that says nothing is asked every second), and
+while the champion fails; both say why.
 
 | metric | kind | unit | labels | what | bad |
 |---|---|---|---|---|---|

@@ -43,6 +43,7 @@ DRIFT = Dashboard(
                     "short",
                     (Query(increase("fraud_drift_alarms_total", by="kind"), "{{kind}}"),),
                     kind="stat",
+                    whole=True,
                     width=24,
                     height=4,
                     limit=1,
@@ -96,7 +97,7 @@ DRIFT = Dashboard(
                     "Unknown fields",
                     "Input fields that are not part of the contract. "
                     "Bad: a jump, for a producer has changed its schema.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_unknown_fields_total"), "fields"),),
                     height=12,
                 ),
@@ -159,7 +160,7 @@ DRIFT = Dashboard(
                 Panel(
                     "Labels",
                     "Labels per second, by what became of them. Bad: too_late, unmatched or dropped rising.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_labels_total", by="result"), "{{result}}"),),
                     stacked=True,
                 ),

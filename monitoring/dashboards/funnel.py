@@ -32,6 +32,7 @@ FUNNEL = Dashboard(
                     "short",
                     (Query(increase("fraud_alerts_total"), "published"),),
                     kind="stat",
+                    whole=True,
                     width=6,
                     height=6,
                 ),
@@ -42,6 +43,7 @@ FUNNEL = Dashboard(
                     "short",
                     (Query(increase("fraud_alert_funnel_total", by="action"), "{{action}}"),),
                     kind="bargauge",
+                    whole=True,
                     width=10,
                     height=6,
                 ),
@@ -70,7 +72,7 @@ FUNNEL = Dashboard(
                 Panel(
                     "Actions",
                     "Actions per second. Bad: shown goes on and opened stops.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alert_funnel_total", by="action"), "{{action}}"),),
                 ),
                 Panel(
@@ -109,7 +111,7 @@ FUNNEL = Dashboard(
                     "Alerts of the control group",
                     "Per second; they are to be left alone. Bad: far from policy.control_share "
                     "of all alerts.",
-                    "reqps",
+                    "cps",
                     (
                         Query(rate("fraud_control_group_total"), "control group"),
                         Query(rate("fraud_alerts_total"), "all"),
@@ -118,7 +120,7 @@ FUNNEL = Dashboard(
                 Panel(
                     "Alerted rows given up",
                     "Alerted rows given up before maturity for labels.max_held, per second. Bad: any.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alerts_released_total"), "given up"),),
                 ),
             ),
@@ -205,21 +207,21 @@ FUNNEL = Dashboard(
                 Panel(
                     "Labels by source",
                     "Labels per second. Bad: a source that stops.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_labels_total", by="source"), "{{source}}"),),
                     stacked=True,
                 ),
                 Panel(
                     "Labels by result",
                     "Labels per second. Bad: too_late, unmatched or dropped rising.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_labels_total", by="result"), "{{result}}"),),
                     stacked=True,
                 ),
                 Panel(
                     "Contradicting labels",
                     "Labels per second that say the opposite of what was known. Bad: chargeback rising.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_labels_contradicting_total", by="source"), "{{source}}"),),
                 ),
                 Panel(

@@ -93,11 +93,12 @@ MODELS = Dashboard(
                     "short",
                     (Query(increase("fraud_model_updates_total", by="name"), "{{name}}"),),
                     kind="bargauge",
+                    whole=True,
                 ),
                 Panel(
                     "Outcomes learned",
                     "By model, per second. Bad: none while labels arrive.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_model_learned_total", by="name"), "{{name}}", NOTHING_LEARNED),),
                 ),
                 Panel(
@@ -143,16 +144,16 @@ MODELS = Dashboard(
                 Panel(
                     "Transactions by arm",
                     "Per second, beside the share of the cards that the canary decides. Bad: far from it.",
-                    "reqps",
+                    "cps",
                     (
                         Query(rate("fraud_arm_transactions_total", by="arm"), "{{arm}}"),
-                        Query(largest("fraud_canary_share"), "share of the canary"),
+                        Query(largest("fraud_canary_share"), "share of the canary", share=True),
                     ),
                 ),
                 Panel(
                     "Alerts by arm",
                     "Scores at or above the threshold, per second. Bad: unlike shares of the two arms.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_arm_alerts_total", by="arm"), "{{arm}}"),),
                 ),
                 Panel(

@@ -10,6 +10,7 @@ from monitoring.dashboards.builders import (
     Row,
     increase,
     largest,
+    of_workers,
     quantile,
     rate,
     select,
@@ -68,7 +69,7 @@ OPERATIONS = Dashboard(
                 Panel(
                     "Records finished",
                     "By partition, per second. Bad: one far from the others of its topic.",
-                    "reqps",
+                    "cps",
                     (
                         Query(
                             rate(
@@ -148,7 +149,7 @@ OPERATIONS = Dashboard(
                     "Inputs given up",
                     "Batches released before every input had reached their event time. "
                     "Bad: rising during a replay.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alignment_overdue_total", STAGE, by="stage"), "{{stage}}"),),
                 ),
                 Panel(
@@ -183,20 +184,20 @@ OPERATIONS = Dashboard(
                 Panel(
                     "Dead letters by reason",
                     "Per second. Bad: any sudden increase.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_dead_letters_total", by="reason"), "{{reason}}", NOTHING_REFUSED),),
                     stacked=True,
                 ),
                 Panel(
                     "Optional fields missing",
                     "Transactions without the field, per second. Bad: a jump that they do not share.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_missing_fields_total", by="field"), "{{field}}"),),
                 ),
                 Panel(
                     "Warnings and errors",
                     "Logged, by where they come from, also those left out as repetitions. Bad: errors.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_log_messages_total", by="source, level"), "{{source}} {{level}}"),),
                 ),
             ),
@@ -208,13 +209,18 @@ OPERATIONS = Dashboard(
                     "CPU",
                     "Seconds per second of each worker. Bad: at 1, for the event loop has one core.",
                     "short",
-                    (Query(rate("process_cpu_seconds_total", by="instance"), "{{instance}}"),),
+                    (
+                        Query(
+                            of_workers(f"rate({select('process_cpu_seconds_total')}[$__rate_interval])"),
+                            "{{instance}}",
+                        ),
+                    ),
                 ),
                 Panel(
                     "Memory",
                     "Resident memory of each worker. Bad: near its limit.",
                     "bytes",
-                    (Query(select("process_resident_memory_bytes"), "{{instance}}"),),
+                    (Query(of_workers(select("process_resident_memory_bytes")), "{{instance}}"),),
                 ),
                 Panel(
                     "Event loop delay, p99",
@@ -227,7 +233,7 @@ OPERATIONS = Dashboard(
                     "Open files",
                     "Of each worker. Bad: rising without end.",
                     "short",
-                    (Query(select("process_open_fds"), "{{instance}}"),),
+                    (Query(of_workers(select("process_open_fds")), "{{instance}}"),),
                 ),
                 Panel(
                     "Versions",
@@ -241,6 +247,7 @@ OPERATIONS = Dashboard(
                         ),
                     ),
                     kind="table",
+                    column="started",
                     width=24,
                     height=6,
                 ),

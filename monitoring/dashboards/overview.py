@@ -17,6 +17,9 @@ from monitoring.dashboards.builders import (
 )
 
 SCORED = 'outcome="scored"'
+#: Of all that is scraped what has told a build in the time shown; a worker that is down tells none now.
+_SEEN = f"max_over_time({select('fraud_build_info')}[$__range])"
+WORKERS = f"sum({select('up')} and on (job, instance) {_SEEN}) or vector(0)"
 NO_OUTCOMES = "no outcome has matured yet"
 NO_FEEDBACK = "no alert has been shown or decided yet"
 
@@ -31,7 +34,7 @@ OVERVIEW = Dashboard(
                 Panel(
                     "Scored",
                     "Transactions scored per second. 0 while transactions arrive is bad.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_transactions_total", SCORED), "scored"),),
                     kind="stat",
                     width=4,
@@ -53,6 +56,7 @@ OVERVIEW = Dashboard(
                     "short",
                     (Query(increase("fraud_alerts_total", over="1h"), "alerts"),),
                     kind="stat",
+                    whole=True,
                     width=4,
                     height=4,
                 ),
@@ -70,7 +74,7 @@ OVERVIEW = Dashboard(
                     "Workers",
                     "Workers that answer. Bad: fewer than were started.",
                     "short",
-                    (Query(total("up"), "up"),),
+                    (Query(WORKERS, "up"),),
                     kind="stat",
                     width=4,
                     height=4,
@@ -96,7 +100,7 @@ OVERVIEW = Dashboard(
                     "Transactions by outcome",
                     "Consumed transactions per second. Bad: dead_lettered or duplicate rising "
                     "against scored.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_transactions_total", by="outcome"), "{{outcome}}"),),
                 ),
                 Panel(
@@ -159,7 +163,7 @@ OVERVIEW = Dashboard(
                 Panel(
                     "Alerts",
                     "Alerts per second. Bad: a jump, or none for hours.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alerts_total"), "alerts"),),
                 ),
                 Panel(
@@ -182,7 +186,7 @@ OVERVIEW = Dashboard(
                 Panel(
                     "Alerts that were held back",
                     "Would-be alerts per second, by what held them back. Bad: budget rising.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_alerts_suppressed_total", by="reason"), "{{reason}}"),),
                 ),
                 Panel(
@@ -199,7 +203,7 @@ OVERVIEW = Dashboard(
                     "percentunit",
                     (
                         Query(largest("fraud_threshold"), "threshold"),
-                        Query(select("fraud_alert_precision"), "precision {{instance}}", NO_FEEDBACK),
+                        Query(largest("fraud_alert_precision"), "precision", NO_FEEDBACK),
                     ),
                 ),
                 Panel(
@@ -212,7 +216,7 @@ OVERVIEW = Dashboard(
                     "Scored by the rules",
                     "Transactions per second that the rules scored, by why. Bad: any once a "
                     "version is learned.",
-                    "reqps",
+                    "cps",
                     (Query(rate("fraud_rules_scored_total", by="reason"), "{{reason}}"),),
                 ),
             ),

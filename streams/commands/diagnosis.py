@@ -166,11 +166,12 @@ async def _check_topics(settings: Settings) -> Check:
 
 
 async def _check_models(settings: Settings) -> Check:
+    from models.snapshot import decode
     from streams.commands.model_versions import read_versions
     from streams.feature_settings import feature_spec
 
     try:
-        versions = await read_versions(settings)
+        versions = await read_versions(settings, read=decode)
         spec = feature_spec(settings).digest
     except FraudstreamError as error:
         return Check(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from streams.commands.options import FiniteRange, examples, run_async, with_settings
-from streams.commands.tables import row, show, table
+from streams.commands.tables import figure, row, show, table
 from streams.times import rfc3339
 
 if TYPE_CHECKING:
-    from models.gates import Judgement
     from models.registry import Aliases, Kind, Move, Pin
+    from streams.commands.moving import Choice
     from streams.settings import Settings
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def _moving(command: Callable[..., T]) -> Callable[..., T]:
 
 
 def _pin(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Pin | None:
-    from streams.commands.moving import pin_of
+    from streams.commands.candidates import pin_of
 
     try:
         return None if value is None else pin_of(value)
@@ -73,7 +73,7 @@ def promote(settings: Settings, model: Pin, **how: Any) -> None:
 
     The former champion scores on as a shadow. A canary ends.
     """
-    _move(settings, "promote", lambda _: model, **how)
+    _move(settings, "promote", _always(model), **how)
 
 
 @click.command(
@@ -87,15 +87,16 @@ def promote(settings: Settings, model: Pin, **how: Any) -> None:
 @with_settings(data=True)
 def rollback(settings: Settings, model: Pin | None, **how: Any) -> None:
     """Give the last champion its place back; without one, the version before that of the champion."""
-    from streams.commands.moving import MoveFailed, newest, read_documents
+    from streams.commands.candidates import newest, read_documents
+    from streams.commands.moving import MoveFailed
 
-    def target(aliases: Aliases) -> Pin:
+    async def target(aliases: Aliases) -> Pin:
         if model is not None:
             return model
         if aliases.former:
             return aliases.former[-1]
         champion = aliases.champion
-        documents = run_async(read_documents(settings, champion.name))
+        documents = await read_documents(settings, champion.name)
         before = newest(documents, champion.version or newest(documents))
         if not before:
             raise MoveFailed(f"nothing to go back to: {champion} has had no champion or version before it")
@@ -121,7 +122,7 @@ def canary(settings: Settings, model: Pin, percent: float, **how: Any) -> None:
     A card that it decides for stays with it while the share grows. Every model goes on scoring everything.
     """
 
-    def chosen(aliases: Aliases) -> Pin:
+    async def chosen(aliases: Aliases) -> Pin:
         now = aliases.canary
         return now if now is not None and now.name == model.name and model.version is None else model
 
@@ -144,7 +145,7 @@ def shadow() -> None:
 @with_settings(data=True)
 def shadow_add(settings: Settings, model: Pin, **how: Any) -> None:
     """Let a model score beside the champion; it takes the place of a shadow of its name."""
-    _move(settings, "shadow-add", lambda _: model, **how)
+    _move(settings, "shadow-add", _always(model), **how)
 
 
 @shadow.command("remove", epilog=examples("models shadow remove forest"))
@@ -153,7 +154,7 @@ def shadow_add(settings: Settings, model: Pin, **how: Any) -> None:
 @with_settings(data=True)
 def shadow_remove(settings: Settings, model: Pin, **how: Any) -> None:
     """Let a shadow no longer score."""
-    _move(settings, "shadow-remove", lambda _: model, **how)
+    _move(settings, "shadow-remove", _always(model), **how)
 
 
 @click.command(
@@ -164,7 +165,7 @@ def shadow_remove(settings: Settings, model: Pin, **how: Any) -> None:
 @with_settings(data=True)
 def hold(settings: Settings, **how: Any) -> None:
     """Hold alerts back from now on: scores are published, and what would be alerts is measured."""
-    _move(settings, "hold-alerts", lambda _: None, **how)
+    _move(settings, "hold-alerts", _always(None), **how)
 
 
 @click.command(short_help="Publish alerts again.", epilog=examples("alerts release"))
@@ -172,7 +173,7 @@ def hold(settings: Settings, **how: Any) -> None:
 @with_settings(data=True)
 def release(settings: Settings, **how: Any) -> None:
     """Publish alerts again; those held back stay unpublished."""
-    _move(settings, "release-alerts", lambda _: None, **how)
+    _move(settings, "release-alerts", _always(None), **how)
 
 
 @click.command(
@@ -195,7 +196,7 @@ def history(settings: Settings, as_json: bool) -> None:
     for each in registry.history:
         move, aliases = each.move, each.aliases
         share = f"{aliases.canary} {aliases.percent:g} %" if aliases.canary else "-"
-        evidence = ", ".join(f"{name} {_figure(value)}" for name, value in move.evidence.items())
+        evidence = ", ".join(f"{name} {figure(value)}" for name, value in move.evidence.items())
         reason = f"refused: {each.refused}" if each.refused else move.reason
         model = str(move.model or "-")
         row(
@@ -217,7 +218,8 @@ def validate(settings: Settings, model: Pin, as_json: bool) -> None:
     It is loaded as a worker would load it, signature, digest and golden rows checked. `models shadow add`,
     `canary` and `promote` do the same.
     """
-    from streams.commands.moving import judged, read_documents, usable
+    from streams.commands.candidates import read_documents
+    from streams.commands.judging import judged, usable
 
     snapshot = usable(settings, model, run_async(read_documents(settings, model.name)))
     judgement = run_async(judged(settings, snapshot))
@@ -228,22 +230,10 @@ def validate(settings: Settings, model: Pin, as_json: bool) -> None:
     else:
         listed = table("gate", "result", "candidate", "champion")
         for each in judgement.findings:
-            row(listed, each.gate, each.result, _figure(each.candidate), _figure(each.champion))
+            row(listed, each.gate, each.result, figure(each.candidate), figure(each.champion))
         show(listed)
     if judgement.failed:
         raise click.exceptions.Exit(1)
-
-
-def _failures(judgement: Judgement) -> str:
-    figures = (
-        f"{each.gate} {_figure(each.candidate)}, champion {_figure(each.champion)}"
-        for each in judgement.failed
-    )
-    return f"fails on stored outcomes: {'; '.join(figures)}"
-
-
-def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _entry(move: Move, aliases: Aliases, refused: str) -> dict[str, object]:
@@ -265,10 +255,17 @@ def _entry(move: Move, aliases: Aliases, refused: str) -> dict[str, object]:
     }
 
 
+def _always(model: Pin | None) -> Choice:
+    async def choose(_: Aliases) -> Pin | None:
+        return model
+
+    return choose
+
+
 def _move(
     settings: Settings,
     kind: Kind,
-    choose: Callable[[Aliases], Pin | None],
+    choose: Choice,
     *,
     who: str,
     reason: str,
@@ -279,32 +276,10 @@ def _move(
 ) -> None:
     """Check what is to be moved, move it, and say what has come of it."""
     from models.registry import Move
-    from streams.commands.aliases import read_registry
-    from streams.commands.moving import (
-        NotFit,
-        evidence_of,
-        judged,
-        make_move,
-        read_documents,
-        usable,
-    )
+    from streams.commands.moving import checked_and_made
 
-    registry = run_async(read_registry(settings))
-    pin = choose(registry.aliases)
-    evidence: dict[str, float | int | str | None] = {}
-    if pin is not None and kind != "shadow-remove" and not (kind == "canary" and percent == 0.0):
-        snapshot = usable(settings, pin, run_async(read_documents(settings, pin.name)))
-        evidence = evidence_of(snapshot)
-        if kind != "rollback" and pin != registry.aliases.canary:
-            judgement = run_async(judged(settings, snapshot))
-            evidence |= judgement.as_evidence()
-            if judgement.failed and not force:
-                raise NotFit(f"{pin} {_failures(judgement)}; --force moves it all the same")
-            if snapshot.withheld and not force:
-                raise NotFit(f"{pin} is withheld: {snapshot.withheld}; --force moves it all the same")
-            evidence["forced"] = int(bool(judgement.failed or snapshot.withheld))
-    move = Move(0, kind, pin, percent, who, time.time_ns() // 1_000_000, reason, evidence)
-    made = run_async(make_move(settings, registry, move, seconds=seconds))
+    move = Move(0, kind, None, percent, who, time.time_ns() // 1_000_000, reason)
+    made = run_async(checked_and_made(settings, move, choose, seconds=seconds, force=force))
     if as_json:
         import msgspec
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from models.snapshot import Snapshot, SnapshotError, decode
+from models.snapshot_document import SnapshotError, SnapshotHeader, read_header
 from streams.commands.aliases import read_registry, role_of
+from streams.contract.model_records import is_withheld, key_of
 from streams.kafka.clients import read_all
 from streams.sections import Models
 from streams.settings import Settings
-from streams.stages.model_feed import is_withheld, key_of
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -22,8 +22,8 @@ class ModelVersion(msgspec.Struct, frozen=True):
     `role` is the one that the version has by the present aliases, empty for one that does not score.
     `withheld` says why aliases that follow the model do not take the version, empty for one that they take.
     `learner` is the kind that the settings give the model, empty if they do not name it; `scorer` is the kind
-    of the frozen form that scores. `problem` says why the version cannot be used; everything below is then
-    unknown.
+    of the frozen form that scores. `problem` says why the version cannot be used, as far as that is known;
+    everything below is then unknown.
     """
 
     name: str
@@ -54,9 +54,15 @@ def learner_of(name: str, models: Models) -> str:
 
 
 async def read_versions(
-    settings: Settings, wanted: Callable[[str, int], bool] | None = None
+    settings: Settings,
+    wanted: Callable[[str, int], bool] | None = None,
+    read: Callable[[bytes], SnapshotHeader] = read_header,
 ) -> list[ModelVersion]:
     """The wanted versions on the topic, by name and version; else what scores and the latest of each.
+
+    Args:
+        read: a version's document, or raises `SnapshotError` with the problem; `models.snapshot.decode` finds
+            those of the scorer too.
 
     Raises:
         BrokerUnreachable, TopicMissing: see `streams.kafka.clients.partitions_of`.
@@ -77,42 +83,44 @@ async def read_versions(
             if record.value is None:
                 found.pop(key, None)
                 continue
-            found[key] = record if wanted is None else _summary(key, record, settings)
+            found[key] = record if wanted is None else _summary(key, record, settings, read)
     roles = {key: role_of(*key, newest.get(key[0], 0), aliases) for key in found}
     if wanted is None:
         latest = dict(sorted(found))
         kept = {*latest.items(), *(key for key, role in roles.items() if role)}
-        found = {key: _summary(key, found[key], settings) for key in kept}
+        found = {key: _summary(key, found[key], settings, read) for key in kept}
     return [msgspec.structs.replace(found[key], role=roles[key]) for key in sorted(found)]
 
 
-def _summary(key: tuple[str, int], record: Any, settings: Settings) -> ModelVersion:
+def _summary(
+    key: tuple[str, int], record: Any, settings: Settings, read: Callable[[bytes], SnapshotHeader]
+) -> ModelVersion:
     name, version = key
     learner = learner_of(name, settings.models)
     plain = ModelVersion(name, version, "", record.timestamp, len(record.value), learner)
     try:
-        snapshot = decode(record.value)
+        header = read(record.value)
     except SnapshotError as error:
         return msgspec.structs.replace(plain, problem=f"{type(error).__name__}: {error}")
-    if (snapshot.name, snapshot.version) != key:
-        return msgspec.structs.replace(plain, problem=f"the document is {snapshot.name}/{snapshot.version}")
-    return _described(plain, snapshot)
+    if (header.name, header.version) != key:
+        return msgspec.structs.replace(plain, problem=f"the document is {header.name}/{header.version}")
+    return _described(plain, header)
 
 
-def _described(plain: ModelVersion, snapshot: Snapshot) -> ModelVersion:
+def _described(plain: ModelVersion, header: SnapshotHeader) -> ModelVersion:
     return msgspec.structs.replace(
         plain,
-        withheld=snapshot.withheld,
-        scorer=snapshot.kind,
-        learned=snapshot.n_learned,
-        frauds=snapshot.n_frauds,
-        learned_until=snapshot.created_at_event_time,
-        features=snapshot.scorer.n_features,
-        spec=snapshot.spec_digest,
-        parent=snapshot.parent,
-        libraries=dict(snapshot.libraries),
-        sha256=snapshot.sha256,
-        signed=bool(snapshot.signature),
-        metrics=dict(snapshot.metrics),
-        offsets=dict(snapshot.offsets),
+        withheld=header.withheld,
+        scorer=header.kind,
+        learned=header.n_learned,
+        frauds=header.n_frauds,
+        learned_until=header.created_at_event_time,
+        features=header.n_features,
+        spec=header.spec_digest,
+        parent=header.parent,
+        libraries=dict(header.libraries),
+        sha256=header.sha256,
+        signed=bool(header.signature),
+        metrics=dict(header.metrics),
+        offsets=dict(header.offsets),
     )

@@ -43,7 +43,8 @@ def list_(settings: Settings, name: str | None, as_json: bool) -> None:
 
     A version that scores has a role, and is listed in any case. One that is withheld is so much worse than
     those before it that aliases which follow the model have stayed where they were. A model of the settings
-    that is not listed has learned nothing yet: rules stand in for it.
+    that is not listed has learned nothing yet: rules stand in for it. Versions are shown by what their
+    documents say; `models validate` and `doctor` load them as a worker would.
     """
     from streams.commands.model_versions import read_versions
 

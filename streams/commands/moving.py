@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
-from models.gates import Judgement, Limits
-from models.registry import Move, MoveRefused, Pin, Registry, moved
-from models.snapshot import Snapshot, SnapshotError, decode
+from models.registry import Aliases, Move, MoveRefused, Pin, Registry, moved
 from streams.commands.aliases import read_registry
+from streams.commands.candidates import Evidence, described, evidence_of, read_documents
 from streams.contract.moves import MoveUnusable, encode_move
 from streams.contract.records import Adoption
-from streams.errors import FraudstreamError, NoSuchModel
-from streams.feature_settings import catalogue_of, feature_spec
-from streams.kafka.clients import connect, follow, read_all, read_tail
+from streams.errors import FraudstreamError
+from streams.kafka.clients import arrivals, connect
 from streams.kafka.connection import security_options
 from streams.kafka.outputs import Output, Outputs
 from streams.keys import signing_key
 from streams.settings import Settings
-from streams.stages import columns
-from streams.stages.model_feed import is_withheld, key_of
-from streams.stages.validation import validate
 
-#: Messages of outcomes, each of many rows, that a version is judged on.
-OUTCOME_MESSAGES = 500
-
-
-class NotUsable(FraudstreamError):
-    """Choose another version: this one would be refused by the workers."""
-
-
-class NotFit(FraudstreamError):
-    """Look at the figures: the version fails a gate on stored outcomes."""
+#: The model to move, by the aliases as they are; None for a move of the alerts.
+Choice = Callable[[Aliases], Awaitable[Pin | None]]
 
 
 class MoveFailed(FraudstreamError):
@@ -59,79 +47,52 @@ class Made(msgspec.Struct, frozen=True):
     in_use: dict[int, dict[str, int]]
 
 
-def pin_of(text: str) -> Pin:
-    """`NAME` or `NAME/VERSION`.
+async def checked_and_made(
+    settings: Settings, move: Move, choose: Choice, *, seconds: float, force: bool
+) -> Made:
+    """Make a move of the model that is chosen by the aliases as they are, with the evidence for it.
+
+    Args:
+        choose: the model by the present aliases, None for a move of the alerts.
+        force: also if it fails a gate, or is withheld.
 
     Raises:
-        ValueError: it is neither.
+        NoSuchModel, NotUsable, NotFit: the model is not fit to be moved.
+        MoveFailed, NotInUse: see `make_move`.
     """
-    name, slash, number = text.partition("/")
-    if slash and not (number.isascii() and number.isdigit() and int(number)):
-        raise ValueError("a version is a whole number from 1 on, for instance binned/12")
-    return Pin(name, int(number) if slash else None)
+    registry = await read_registry(settings)
+    pin = await choose(registry.aliases)
+    move = replace(move, model=pin)
+    ends_canary = move.kind == "canary" and move.percent == 0.0
+    if pin is not None and move.kind != "shadow-remove" and not ends_canary:
+        documents = await read_documents(settings, pin.name)
+        if move.kind == "rollback" and registry.crowned(pin):
+            # Workers have scored with it, and check it anew: to go back never waits for a scorer to load.
+            evidence = evidence_of(described(settings, pin, documents))
+        else:
+            validated = move.kind != "rollback" and pin != registry.aliases.canary
+            evidence = await _examined(settings, pin, documents, validated=validated, force=force)
+        move = replace(move, evidence=evidence)
+    return await make_move(settings, registry, move, seconds=seconds)
 
 
-async def read_documents(settings: Settings, name: str) -> dict[int, bytes]:
-    """The versions of a model that are on the topic, by number, as they stand there."""
-    found: dict[int, bytes] = {}
-    async with aclosing(read_all(settings.broker, settings.topics.models)) as records:
-        async for record in records:
-            key = key_of(record.key)
-            if key is None or key[0] != name:
-                continue
-            if record.value is None:
-                found.pop(key[1], None)
-            else:
-                found[key[1]] = record.value
-    return found
+async def _examined(
+    settings: Settings, pin: Pin, documents: dict[int, bytes], *, validated: bool, force: bool
+) -> Evidence:
+    """The evidence for a version that is loaded here as a worker would load it, and judged if `validated`."""
+    # Not before: what scores takes longer to import than all else that a move does.
+    from streams.commands.judging import NotFit, failures, judged, usable
 
-
-def newest(documents: dict[int, bytes], before: int | None = None) -> int:
-    """The newest version that aliases follow to, among those below `before`; 0 if there is none."""
-    return max(
-        (n for n, each in documents.items() if (before is None or n < before) and not is_withheld(each)),
-        default=0,
-    )
-
-
-def usable(settings: Settings, pin: Pin, documents: dict[int, bytes]) -> Snapshot:
-    """The version that a pin stands for now, as a worker would load it.
-
-    Raises:
-        NoSuchModel: there is none.
-        NotUsable: workers would refuse it.
-    """
-    if pin.version not in documents and (pin.version is not None or not newest(documents)):
-        raise NoSuchModel(
-            f"no {pin} on {settings.topics.models}; `fraudstream models list` shows what there is"
-        )
-    number = pin.version or newest(documents)
-    try:
-        return decode(documents[number], feature_spec(settings).digest, signing_key(settings.models))
-    except SnapshotError as error:
-        raise NotUsable(f"{pin.name}/{number} cannot be used: {type(error).__name__}: {error}") from None
-
-
-async def judged(settings: Settings, snapshot: Snapshot) -> Judgement:
-    """What the gates say of a version on the outcomes stored last."""
-    topic = catalogue_of(settings, feature_spec(settings)).name("outcomes")
-    records = await read_tail(settings.broker, topic, OUTCOME_MESSAGES)
-    return validate(
-        snapshot,
-        (columns.decode(record.value or b"") for record in records),
-        threshold=settings.policy.threshold,
-        limits=Limits(frauds=settings.gates.min_frauds, days=0.0),
-    )
-
-
-def evidence_of(snapshot: Snapshot) -> dict[str, float | int | str | None]:
-    """What a version says of itself, for the record of a move."""
-    return {
-        "version": snapshot.version,
-        "sha256": snapshot.sha256,
-        "learned": snapshot.n_learned,
-        "learned_until": snapshot.created_at_event_time,
-    }
+    snapshot = usable(settings, pin, documents)
+    if not validated:
+        return evidence_of(snapshot)
+    judgement = await judged(settings, snapshot)
+    if judgement.failed and not force:
+        raise NotFit(f"{pin} {failures(judgement)}; --force moves it all the same")
+    if snapshot.withheld and not force:
+        raise NotFit(f"{pin} is withheld: {snapshot.withheld}; --force moves it all the same")
+    forced = int(bool(judgement.failed or snapshot.withheld))
+    return evidence_of(snapshot) | judgement.as_evidence() | {"forced": forced}
 
 
 async def make_move(settings: Settings, registry: Registry, move: Move, *, seconds: float) -> Made:
@@ -148,20 +109,16 @@ async def make_move(settings: Settings, registry: Registry, move: Move, *, secon
         value = encode_move(move, topic, key)
     except (MoveRefused, MoveUnusable) as error:
         raise MoveFailed(f"nothing has changed: {error}") from None
-    outputs = Outputs(settings.broker.bootstrap, security=security_options(settings.broker))
-    await connect(outputs, outputs.stop, settings.broker)
-    try:
-        name = move.model.name if move.model else "alerts"
-        await outputs.send([Output(topic, 0, name.encode(), value)])
-    finally:
-        await outputs.stop()
-    after = await read_registry(settings)
-    if after.last < move.number or after.history[move.number - 1].move != move:
-        raise MoveFailed(
-            "nothing has changed: somebody else has made a move at the same time; look at "
-            "`fraudstream models history`, and decide anew"
-        )
-    in_use = await _in_use(settings, move.number, seconds)
+    # What tells that the move is in use comes after it: the metrics of before, of days, are not read.
+    async with arrivals(settings.broker, settings.topics.metrics) as told:
+        await _send(settings, Output(topic, 0, (move.model.name if move.model else "alerts").encode(), value))
+        after = await read_registry(settings)
+        if after.last < move.number or after.history[move.number - 1].move != move:
+            raise MoveFailed(
+                "nothing has changed: somebody else has made a move at the same time; look at "
+                "`fraudstream models history`, and decide anew"
+            )
+        in_use = await _in_use(told, move.number, settings.topics.partitions, seconds)
     missing = sorted(set(range(settings.topics.partitions)) - set(in_use))
     if missing:
         raise NotInUse(
@@ -182,29 +139,30 @@ async def make_move(settings: Settings, registry: Registry, move: Move, *, secon
     )
 
 
-async def _in_use(settings: Settings, number: int, seconds: float) -> dict[int, dict[str, int]]:
-    """By score partition, after which offsets that move, or one after it, is in use."""
-    found: dict[int, dict[str, int]] = {}
+async def _send(settings: Settings, event: Output) -> None:
+    outputs = Outputs(settings.broker.bootstrap, security=security_options(settings.broker))
+    await connect(outputs, outputs.stop, settings.broker)
+    try:
+        await outputs.send([event])
+    finally:
+        await outputs.stop()
 
-    async def look() -> None:
-        async with aclosing(follow(settings.broker, settings.topics.metrics, from_beginning=True)) as records:
-            async for record in records:
+
+async def _in_use(
+    told: AsyncIterable[Any], number: int, partitions: int, seconds: float
+) -> dict[int, dict[str, int]]:
+    """By score partition, after which offsets that move, or one after it, is in use; whoever has said so."""
+    found: dict[int, dict[str, int]] = {}
+    try:
+        async with asyncio.timeout(seconds):
+            async for record in told:
                 if record.key != b"deployment":
                     continue
                 adoption = msgspec.json.decode(record.value, type=Adoption)
                 if adoption.move >= number:
                     found.setdefault(adoption.partition, adoption.applied)
-                    if len(found) == settings.topics.partitions:
-                        return
-
-    looking = asyncio.create_task(look())
-    try:
-        ended, _ = await asyncio.wait([looking], timeout=seconds)
-    finally:
-        # Again and again: aiokafka loses a cancellation that comes while it connects.
-        while not looking.done():
-            looking.cancel()
-            await asyncio.wait([looking], timeout=0.5)
-    for each in ended:
-        each.result()
+                    if len(found) == partitions:
+                        break
+    except TimeoutError:
+        pass
     return found

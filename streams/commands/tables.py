@@ -35,3 +35,8 @@ def show(made: Table) -> None:
 def printable(text: str) -> str:
     """`text` on one line, without control characters that a terminal would obey."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
+def figure(value: object) -> str:
+    """A number for people, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -220,6 +220,12 @@ class BatchConsumer(driver.Consumer):
             logger.warning(
                 "nothing could be committed within %g s; what was finished is read again", LAST_COMMIT_SECONDS
             )
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this task, the commit: the thread that makes it has ended under a crash.
+            self._gave_up = True
 
     async def perform_seek(self) -> None:
         """Called by Faust when a new assignment is about to flow; aiokafka has set the positions itself."""

@@ -11,11 +11,13 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiokafka
 
 from streams.errors import TopicMissing
+from streams.kafka.absence import patiently
 from streams.kafka.connection import client_options
 from streams.kafka.identity import Identity
 from streams.kafka.outputs import Output, Outputs
@@ -137,6 +139,7 @@ class Changelog:
         """Take over the partition; read its log up to there into the empty `state`.
 
         Raises:
+            BrokerUnreachable: no broker has let it in for half a minute.
             ChangelogError: a message on the topic is not of this format.
             ChangelogFenced: yet another worker has taken over meanwhile.
             SendFailed: from the producer.
@@ -163,6 +166,13 @@ class Changelog:
     @asynccontextmanager
     async def _reading(self, partition: int, start: int | None) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
         """A consumer of the partition from offset `start` (None: the first) on."""
+        consumer = await patiently(partial(self._consumer, partition, start), self._broker.bootstrap)
+        try:
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    async def _consumer(self, partition: int, start: int | None) -> aiokafka.AIOKafkaConsumer:
         consumer = aiokafka.AIOKafkaConsumer(
             **client_options(self._broker),
             enable_auto_commit=False,
@@ -185,9 +195,10 @@ class Changelog:
                 await consumer.seek_to_beginning(tp)
             else:
                 consumer.seek(tp, start)
-            yield consumer
-        finally:
+        except BaseException:
             await consumer.stop()
+            raise
+        return consumer
 
     async def _fetched(
         self, consumer: aiokafka.AIOKafkaConsumer, partition: int, end: int | None

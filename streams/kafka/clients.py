@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -89,15 +89,18 @@ async def partitions_of(broker: Broker, topic: str) -> int:
     async with admin_client(broker) as admin:
         found = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics()}
     if not found.get(topic):
-        raise TopicMissing(
-            f"topic {topic} does not exist at {broker.bootstrap}; create it: `fraudstream topics create`"
-        )
+        raise _missing(broker, topic)
     return found[topic]
+
+
+def _missing(broker: Broker, topic: str) -> TopicMissing:
+    return TopicMissing(
+        f"topic {topic} does not exist at {broker.bootstrap}; create it: `fraudstream topics create`"
+    )
 
 
 @asynccontextmanager
 async def _reader(broker: Broker, topic: str) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
-    partitions = [TopicPartition(topic, number) for number in range(await partitions_of(broker, topic))]
     consumer = AIOKafkaConsumer(
         **client_options(broker),
         enable_auto_commit=False,
@@ -107,6 +110,12 @@ async def _reader(broker: Broker, topic: str) -> AsyncIterator[tuple[AIOKafkaCon
     )
     await connect(consumer, consumer.stop, broker)
     try:
+        # aiokafka's consumer tells the names of all topics only; asked for one it would have it created.
+        cluster = await consumer._client.fetch_all_metadata()
+        count = len(cluster.partitions_for_topic(topic) or ())
+        if not count:
+            raise _missing(broker, topic)
+        partitions = [TopicPartition(topic, number) for number in range(count)]
         consumer.assign(partitions)
         yield consumer, partitions
     finally:
@@ -192,6 +201,26 @@ def _note_end(
     end = consumer.highwater(tp)
     if tp not in stops and end is not None:
         stops[tp] = end if ends is None else min(end, ends.get(tp.partition, 0))
+
+
+@asynccontextmanager
+async def arrivals(broker: Broker, topic: str) -> AsyncIterator[AsyncGenerator[ConsumerRecord, None]]:
+    """Every record that comes to the topic after the block has been entered; of those before, maybe the last.
+
+    Raises:
+        BrokerUnreachable, TopicMissing: see `partitions_of`.
+    """
+    async with _reader(broker, topic) as (consumer, partitions):
+        await consumer.seek_to_end(*partitions)
+        async with aclosing(_arriving(consumer)) as records:
+            yield records
+
+
+async def _arriving(consumer: AIOKafkaConsumer) -> AsyncGenerator[ConsumerRecord, None]:
+    while True:
+        for records in (await consumer.getmany(timeout_ms=200)).values():
+            for record in records:
+                yield record
 
 
 async def follow(broker: Broker, topic: str, *, from_beginning: bool) -> AsyncGenerator[ConsumerRecord, None]:

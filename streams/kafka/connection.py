@@ -5,10 +5,11 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from streams.kafka import closing
+from streams.kafka import closing, reconnecting
 from streams.sections import Broker
 
 closing.install()
+reconnecting.install()
 
 
 def client_options(broker: Broker) -> dict[str, Any]:

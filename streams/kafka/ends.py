@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import aiokafka
 
+from streams.kafka.absence import patiently
 from streams.kafka.connection import client_options
 from streams.sections import Broker
 
@@ -14,10 +16,15 @@ async def log_ends(broker: Broker, topic: str, expected: Mapping[int, int]) -> d
     """By partition, the offset at which the next record is appended; where `expected` is reached, maybe less.
 
     Raises:
-        KafkaError: no broker answers, or there is no such partition.
+        BrokerUnreachable: no broker has answered for half a minute.
+        KafkaError: there is no such partition.
     """
     if not expected:
         return {}
+    return await patiently(partial(_log_ends, broker, topic, expected), broker.bootstrap)
+
+
+async def _log_ends(broker: Broker, topic: str, expected: Mapping[int, int]) -> dict[int, int]:
     consumer = aiokafka.AIOKafkaConsumer(
         **client_options(broker), enable_auto_commit=False, auto_offset_reset="latest", fetch_max_wait_ms=50
     )

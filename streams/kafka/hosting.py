@@ -78,6 +78,10 @@ async def _live(app: faust.App, start: asyncio.Task[None]) -> None:
     try:
         await asyncio.shield(start)
         await app.wait_until_stopped()
+    except asyncio.CancelledError:
+        if not start.cancelled():  # somebody waits no more for this one
+            raise
+        # An app that crashes while it starts cancels its start.
     except Exception as error:
         raise AppCrashed(app.conf.id, error) from error
     raise AppCrashed(app.conf.id, app.crash_reason) from app.crash_reason

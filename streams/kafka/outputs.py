@@ -11,8 +11,11 @@ their order within a partition.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -22,6 +25,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownError
 from aiokafka.partitioner import murmur2
+from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.structs import RecordMetadata
 
 from streams.errors import FraudstreamError
@@ -33,6 +37,11 @@ Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 #: What a record adds to its key, value and headers at most: lengths, timestamp, offset, attributes, and the
 #: head of a batch.
 _RECORD_OVERHEAD = 100
+
+#: A broker that has answered nothing for so long is asked for a sign of life.
+_QUIET_SECONDS = 1.0
+#: How long it may take over that before another connection is asked.
+_ANSWER_SECONDS = 3.0
 
 _NO_HEADERS: list[tuple[str, bytes]] = []
 
@@ -170,19 +179,39 @@ class Outputs:
         self._request_timeout_ms = request_timeout_ms
         self._security = dict(security or {})
         self._started: AIOKafkaProducer | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._asked = 0
         self._lanes: dict[tuple[str, int], _Lane] = {}
 
     @property
-    def connected(self) -> bool:
-        """Whether there is a connection to a broker at the moment."""
+    def silent_for(self) -> float:
+        """Seconds since a broker has answered something; infinite without a connection."""
         # aiokafka keeps no public account of its connections.
-        producer = self._started
-        return producer is not None and any(each.connected() for each in producer.client._conns.values())
+        heard = [each._last_action for each in self._connections()]
+        return time.monotonic() - max(heard) if heard else math.inf
 
-    def reconnect(self) -> None:
-        """Look for a broker now; with nothing to send aiokafka would do so minutes later."""
-        if self._started is not None:
-            self._started.client.force_metadata_update()
+    def look(self) -> None:
+        """Ask a broker for a sign of life if there has been none for a while, and look for one where there is
+        no connection: with nothing to send aiokafka would do so minutes later.
+        """
+        if self._started is None or self.silent_for < _QUIET_SECONDS:
+            return
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(self._started))
+
+    async def _ask(self, producer: AIOKafkaProducer) -> None:
+        if not (connections := self._connections()):
+            await producer.client.force_metadata_update()
+            return
+        self._asked += 1
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await connections[self._asked % len(connections)].send(ApiVersionRequest())
+
+    def _connections(self) -> list[Any]:
+        producer = self._started
+        opened = () if producer is None else producer.client._conns.values()
+        return [each for each in opened if each.connected()]
 
     @property
     def idempotent(self) -> bool:
@@ -224,12 +253,15 @@ class Outputs:
         self._idempotent = self._idempotent is not False
         self._started = producer
         # The connection of the start is closed again. Without this one a producer that has nothing to send
-        # yet would not be `connected` until its next look at the metadata, minutes later.
+        # yet would be without one until its next look at the metadata, minutes later.
         await producer.client.force_metadata_update()
 
     async def stop(self) -> None:
         """Wait for what is under way, close the connections."""
         producer, self._started, self._lanes = self._started, None, {}
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         if producer is not None:
             await producer.stop()
 

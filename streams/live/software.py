@@ -61,7 +61,7 @@ def read(metrics: Metrics, at: float, wall: int) -> Reading:
         latency=metrics.end_to_end.buckets(),
         lag_messages=sum(_values(metrics.lag_messages)),
         lag_seconds=max(_values(metrics.lag_seconds), default=0.0),
-        unaccounted=metrics.unaccounted.value(),
+        unaccounted=sum(_values(metrics.unaccounted)),
     )
 
 

@@ -13,8 +13,7 @@ class DecisionCounts:
 
     def __init__(self, metrics: Metrics, settings: Policy, policy: DecisionPolicy) -> None:
         self._metrics, self._policy = metrics, policy
-        if settings.kind == "budget":
-            metrics.alert_budget.set(settings.alerts_per_day)
+        metrics.alert_budget.set(settings.alerts_per_day if settings.kind == "budget" else 0)
 
     def add(self, rows: int, core: ScoreCore, state: DecisionState, *, held: bool) -> None:
         """So many rows that `core` has just decided about, which left this state; `held` if alerts are."""

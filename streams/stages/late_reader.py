@@ -8,6 +8,7 @@ from typing import Any
 
 import aiokafka
 
+from streams.kafka.absence import patiently
 from streams.kafka.connection import client_options
 from streams.sections import Broker
 from streams.stages import columns
@@ -46,12 +47,8 @@ class LateReader:
         self._on_news = on_news
         self._on_lost = on_lost
         self._on_error = on_error
-        self._consumer = aiokafka.AIOKafkaConsumer(
-            **client_options(broker),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=_FETCH_MS,
-        )
+        self._broker = broker
+        self._consumer: aiokafka.AIOKafkaConsumer | None = None
         self._rows: LateRows[aiokafka.ConsumerRecord[Any, Any]] = LateRows({}, self._most)
         self._decoded: dict[int, tuple[int, Columns]] = {}
         self._room = asyncio.Event()
@@ -60,21 +57,35 @@ class LateReader:
     async def start(self, places: Mapping[int, int]) -> None:
         """Connect, and read from the offset of each score partition; whatever keeps it from that, nothing
         stays open.
+
+        Raises:
+            BrokerUnreachable: no broker has let it in for half a minute.
         """
-        try:
-            await self._consumer.start()
-            self._consumer.assign([self._tp])
-        except BaseException:
-            await self._consumer.stop()
-            raise
+        self._consumer = consumer = await patiently(self._connected, self._broker.bootstrap)
         self._rows = LateRows(places, self._most)
-        self._task = asyncio.create_task(self._read_ahead(), name=f"late-{self._tp.partition}")
+        self._task = asyncio.create_task(self._read_ahead(consumer), name=f"late-{self._tp.partition}")
+
+    async def _connected(self) -> aiokafka.AIOKafkaConsumer:
+        consumer = aiokafka.AIOKafkaConsumer(
+            **client_options(self._broker),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=_FETCH_MS,
+        )
+        try:
+            await consumer.start()
+            consumer.assign([self._tp])
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._consumer.stop()
+        if self._consumer is not None:
+            await self._consumer.stop()
 
     def first(self, score_partition: int) -> tuple[int, Columns] | None:
         """The next message of the score partition and its offset, or None while none has come."""
@@ -95,7 +106,7 @@ class LateReader:
         """The offset before which nothing of the score partition is left to be decided."""
         return self._rows.place(score_partition)
 
-    async def _read_ahead(self) -> None:
+    async def _read_ahead(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
         try:
             position = -1
             while True:
@@ -105,9 +116,9 @@ class LateReader:
                     await self._room.wait()
                     continue
                 if start != position:
-                    self._consumer.seek(self._tp, start)
+                    consumer.seek(self._tp, start)
                     position = start
-                fetched = await self._consumer.getmany(
+                fetched = await consumer.getmany(
                     self._tp, timeout_ms=_FETCH_MS, max_records=_FETCHED_MESSAGES
                 )
                 for records in fetched.values():

@@ -27,6 +27,7 @@ import faust
 from models.registry import Registry
 from models.snapshot import Snapshot, encode
 from streams.contract.codecs import encode as encode_json
+from streams.contract.model_records import model_key
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
@@ -40,7 +41,7 @@ from streams.stages.failpoints import failpoint
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
-from streams.stages.model_feed import highest_versions, model_key
+from streams.stages.model_feed import highest_versions
 from streams.stages.model_slots import build_learners
 from streams.stages.rows import LARGEST_MESSAGE, require_spec
 

@@ -27,7 +27,9 @@ from models.learners.base import DriftEvent, Learner
 from models.outcome_weights import feedback_weights, outcome_weights
 from models.sampling import keep_mask
 from models.scorers.base import FrozenScorer
-from models.snapshot import MAX_DOCUMENT_BYTES, Snapshot, check_fit, make
+from models.snapshot import Snapshot, make
+from models.snapshot_document import MAX_DOCUMENT_BYTES
+from models.snapshot_fit import check_fit
 from models.version_check import Verdict, VersionCheck
 from monitoring.metrics import bounded_source
 from streams.stages.alignment import NEVER

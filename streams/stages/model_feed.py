@@ -10,55 +10,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from contextlib import aclosing
+from functools import partial
 
-import msgspec
-
-from models.snapshot import MAX_VERSION, NAME, Snapshot, SnapshotDamagedError, SnapshotError, decode
+from models.snapshot import Snapshot, decode
+from models.snapshot_document import SnapshotDamagedError, SnapshotError
+from streams.contract.model_records import key_of, model_key
+from streams.kafka.absence import patiently
 from streams.kafka.broadcast import Broadcast
 from streams.kafka.clients import read_all
 from streams.sections import Broker
 
 logger = logging.getLogger(__name__)
 
-_DIGITS = len(str(MAX_VERSION))
 #: Name in metrics for whatever does not bear the name of a model.
 OTHER = "other"
-
-
-def model_key(name: str, version: int) -> bytes:
-    """Key of a version on the models topic."""
-    return f"{name}/{version}".encode()
-
-
-def key_of(key: bytes | None) -> tuple[str, int] | None:
-    """Name and version of a key on the models topic; None for a key of another form."""
-    name, _, text = (key or b"").decode(errors="replace").rpartition("/")
-    if NAME.fullmatch(name) is None or not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
-        return None
-    return (name, int(text)) if int(text) <= MAX_VERSION else None
-
-
-class _Head(msgspec.Struct):
-    """What is read of a document to know whether it is withheld."""
-
-    withheld: str = ""
-
-
-def is_withheld(document: bytes) -> bool:
-    """Whether a version says that aliases do not follow to it; the document is not checked otherwise."""
-    try:
-        return bool(msgspec.json.decode(document, type=_Head).withheld)
-    except msgspec.MsgspecError:
-        return False
 
 
 async def highest_versions(broker: Broker, topic: str) -> dict[str, int]:
     """By model name the highest version that the topic tells of, usable or not, or deleted since.
 
     Raises:
-        BrokerUnreachable: no broker answers.
+        BrokerUnreachable: no broker has answered for half a minute.
         TopicMissing: there is no such topic.
     """
+    return await patiently(partial(_highest_versions, broker, topic), broker.bootstrap)
+
+
+async def _highest_versions(broker: Broker, topic: str) -> dict[str, int]:
     highest: dict[str, int] = {}
     async with aclosing(read_all(broker, topic)) as records:
         async for record in records:

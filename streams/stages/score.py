@@ -265,11 +265,6 @@ class ScoreWork:
         return self.state.slots is not None and self.state.slots.alerts_held
 
     @property
-    def models(self) -> list[tuple[str, str, int]]:
-        """Role, name and version of the models that score; version 0 are the rules, until one has learned."""
-        return list(self._deployment.models())
-
-    @property
     def stood_in(self) -> bool:
         """Whether the champion failed in the last batch."""
         return self._core.stood_in

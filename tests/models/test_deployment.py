@@ -14,7 +14,8 @@ from models.arms import in_canary
 from models.deployment import Deployment, Shadow
 from models.scorers.base import FrozenScorer
 from models.scorers.rules import Rule, RulesScorer
-from models.snapshot import Snapshot, SpecMismatchError, make
+from models.snapshot import Snapshot, make
+from models.snapshot_document import SpecMismatchError
 
 Floats = NDArray[np.float64]
 SPEC = "spec"

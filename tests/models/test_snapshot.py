@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import snapshot as snapshots
+from models import snapshot_arrays, snapshot_document
 from models.learners.registry import LEARNERS
+from models.scorers.kinds import KINDS
+from models.scorers.registry import SCORERS
 from models.scorers.rules import Rule, RulesScorer
-from models.snapshot import (
+from models.snapshot import Snapshot, decode, encode, make
+from models.snapshot_document import (
     GoldenMismatchError,
     SignatureError,
-    Snapshot,
     SnapshotDamagedError,
     SnapshotError,
+    SnapshotHeader,
     SpecMismatchError,
     UnknownScorerError,
-    decode,
-    encode,
-    make,
+    digest_of,
+    read_header,
 )
 from tests.models.learner_contract import NAMES, teach, unseen
 
@@ -68,7 +71,7 @@ def changed(path: list[str], value: object, *, drop: bool = False, resign: bool 
         inner[path[-1]] = value
     if resign and path != ["sha256"]:
         content = {k: v for k, v in document.items() if k not in ("sha256", "signature")}
-        document["sha256"] = snapshots._digest(content)
+        document["sha256"] = digest_of(content)
     return json.dumps(document).encode()
 
 
@@ -93,6 +96,45 @@ def test_round_trip(kind: str) -> None:
     assert (back.offsets, back.metrics) == (snapshot.offsets, snapshot.metrics)
     assert len(back.sha256) == 64
     assert encode(back) == data == encode(snapshot)
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_the_header_alone_says_what_the_whole_says(kind: str) -> None:
+    """Every field of it, without the scorer."""
+    data = encode(SNAPSHOTS[kind], b"k" * 32)
+    header, whole = read_header(data, SPEC, b"k" * 32), decode(data)
+    assert header == SnapshotHeader(**{each.name: getattr(whole, each.name) for each in fields(header)})
+    assert (header.sha256, header.kind) == (whole.sha256, whole.scorer.kind)
+    assert header.n_features == whole.scorer.n_features == len(NAMES)
+
+
+def test_the_kinds_by_name_are_those_that_can_be_built() -> None:
+    """A header is refused for its kind where the scorer would be."""
+    assert set(SCORERS) == KINDS
+
+
+@pytest.mark.parametrize(
+    ("data", "spec", "key", "error"),
+    [
+        pytest.param(ENCODED[:-20], SPEC, b"", SnapshotDamagedError, id="cut off"),
+        pytest.param(changed(["version"], 7, resign=False), SPEC, b"", SnapshotDamagedError, id="digest"),
+        pytest.param(changed(["kind"], "quantum"), SPEC, b"", UnknownScorerError, id="kind"),
+        pytest.param(changed(["format"], 99), SPEC, b"", UnknownScorerError, id="format"),
+        pytest.param(ENCODED, "another", b"", SpecMismatchError, id="spec"),
+        pytest.param(ENCODED, SPEC, b"k" * 32, SignatureError, id="unsigned"),
+        pytest.param(changed(["reference"], []), SPEC, b"", SnapshotDamagedError, id="no means"),
+        pytest.param(changed(["reference", "shape"], [True]), SPEC, b"", SnapshotDamagedError, id="bool"),
+        pytest.param(changed(["reference", "shape"], [-1]), SPEC, b"", SnapshotDamagedError, id="negative"),
+        pytest.param(changed(["reference", "shape"], [2, 2]), SPEC, b"", SnapshotDamagedError, id="matrix"),
+    ],
+)
+def test_a_header_is_refused_as_the_whole_is(
+    data: bytes, spec: str, key: bytes, error: type[SnapshotError]
+) -> None:
+    """By the same error."""
+    for reader in (read_header, decode):
+        with pytest.raises(error):
+            reader(data, spec, key)
 
 
 def test_another_spec_is_refused() -> None:
@@ -126,9 +168,7 @@ def test_a_changed_weight_is_refused() -> None:
     golden = make(RULES.scorer, name="rules", version=0, spec_digest=SPEC, golden_x=x)
     document = json.loads(encode(golden))
     document["arrays"]["log_odds"] = weights
-    document["sha256"] = snapshots._digest(
-        {k: v for k, v in document.items() if k not in ("sha256", "signature")}
-    )
+    document["sha256"] = digest_of({k: v for k, v in document.items() if k not in ("sha256", "signature")})
     with pytest.raises(GoldenMismatchError):
         decode(json.dumps(document).encode(), SPEC)
 
@@ -147,7 +187,7 @@ def test_only_the_key_signs() -> None:
     altered = json.loads(signed)
     altered["version"] = 7
     content = {name: value for name, value in altered.items() if name not in ("sha256", "signature")}
-    altered["sha256"] = snapshots._digest(content)
+    altered["sha256"] = digest_of(content)
     with pytest.raises(SignatureError, match="does not fit"):
         decode(json.dumps(altered).encode(), SPEC, key)
 
@@ -221,11 +261,11 @@ def test_one_changed_byte_is_noticed(at: int, byte: int) -> None:
 
 def test_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents and arrays beyond the limits are refused before they fill the memory."""
-    monkeypatch.setattr(snapshots, "MAX_DOCUMENT_BYTES", len(ENCODED) - 1)
+    monkeypatch.setattr(snapshot_document, "MAX_DOCUMENT_BYTES", len(ENCODED) - 1)
     with pytest.raises(SnapshotDamagedError, match="bytes"):
         decode(ENCODED)
-    monkeypatch.setattr(snapshots, "MAX_DOCUMENT_BYTES", len(ENCODED))
-    monkeypatch.setattr(snapshots, "MAX_ARRAY_BYTES", 10)
+    monkeypatch.setattr(snapshot_document, "MAX_DOCUMENT_BYTES", len(ENCODED))
+    monkeypatch.setattr(snapshot_arrays, "MAX_ARRAY_BYTES", 10)
     with pytest.raises(SnapshotDamagedError, match="more than"):
         decode(ENCODED)
 

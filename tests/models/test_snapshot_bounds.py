@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import snapshot as snapshots
 from models.learners.registry import LEARNERS
 from models.scorers.boosted import BoostedScorer
 from models.scorers.forest import ForestScorer
 from models.scorers.rules import MOST_RULES, Rule, RulesScorer
-from models.snapshot import (
-    MAX_STEPS,
-    SignatureError,
-    Snapshot,
-    SnapshotDamagedError,
-    SnapshotError,
-    decode,
-    encode,
-    make,
-)
+from models.snapshot import MAX_STEPS, decode, encode, make
+from models.snapshot_arrays import pack
+from models.snapshot_document import SignatureError, SnapshotDamagedError, SnapshotError, digest_of
 from tests.models.learner_contract import NAMES, teach
 
 SPEC = "0123456789abcdef"
@@ -62,18 +55,18 @@ def forest(trees: int, terms: int) -> ForestScorer:
 
 def document(scorer: Any, **arrays: np.ndarray[Any, Any]) -> bytes:
     """A document whose digest is right, with some of the scorer's arrays replaced; it is never scored."""
-    bare = Snapshot(
-        "m", 1, scorer, SPEC, 0, 0, *(np.zeros(scorer.n_features),) * 1, np.zeros((1, 1)), np.zeros(1)
-    )
-    return redigested(
-        json.loads(encode(bare)), {name: snapshots._pack(array) for name, array in arrays.items()}
-    )
+    k = scorer.n_features
+    bare = replace(
+        RULES, name="m", version=1, kind=scorer.kind, n_features=k, scorer=scorer, reference=np.zeros(k),
+        golden_x=np.zeros((1, 1)), golden_scores=np.zeros(1),
+    )  # fmt: skip
+    return redigested(json.loads(encode(bare)), {name: pack(array) for name, array in arrays.items()})
 
 
 def redigested(changed: dict[str, Any], arrays: Mapping[str, object] = {}) -> bytes:
     changed["arrays"] |= arrays
     content = {name: value for name, value in changed.items() if name not in ("sha256", "signature")}
-    changed["sha256"] = snapshots._digest(content)
+    changed["sha256"] = digest_of(content)
     return json.dumps(changed).encode()
 
 
@@ -203,7 +196,7 @@ def test_a_pickle_in_disguise_is_never_loaded(tmp_path: Path) -> None:
 
     pickled = pickle.dumps(Touch())
     array = json.loads(encode(RULES))["arrays"]["feature"]
-    hidden = snapshots._pack(np.frombuffer(pickled + bytes(-len(pickled) % 8), np.float64).copy())
+    hidden = pack(np.frombuffer(pickled + bytes(-len(pickled) % 8), np.float64).copy())
     for value in (
         pickled,
         altered("arrays.feature", array | {"data": hidden["data"]}),

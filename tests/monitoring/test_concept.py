@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from monitoring.concept import calibrated, change_point, expected_precision, log_loss
+from monitoring.concept import calibrated, change, expected_precision, log_loss
 from monitoring.live_quality import BINS, ScoreSketch, logit_bins
 from monitoring.quality import average_precision
 
@@ -34,18 +34,20 @@ def test_log_loss_is_that_of_the_rows() -> None:
     assert math.isnan(log_loss(ScoreSketch()))
 
 
-def test_a_change_is_found_where_it_was() -> None:
-    """Half of a standard deviation more is not; three are."""
+def test_a_change_is_beyond_the_limit() -> None:
+    """Three standard deviations more are, half of one is not, nor are too few days."""
     random = np.random.default_rng(2)
     series = random.normal(0, 1, 28)
-    series[20:] += 3
-    assert change_point(series.tolist(), 0.01) == 20
-    assert change_point([*series[:20].tolist(), math.nan], 0.01) is None
-    assert change_point([1.0] * 9, 0.01) is None
+    half, three = series.copy(), series.copy()
+    half[20:] += 0.5
+    three[20:] += 3
+    assert 0 < change(half.tolist(), 0.01) < 1 < change(three.tolist(), 0.01) < 10
+    assert change([*series[:20].tolist(), math.nan], 0.01) < 1
+    assert change([1.0] * 9, 0.01) == change([1.0] * 28, 0.01) == 0
     for rising in (False, True):
-        assert change_point([1.0] * 10 + [2.0] * 10, 0.01, rising=rising) == 10
-    assert change_point([2.0] * 10 + [1.0] * 10, 0.01) == 10
-    assert change_point([2.0] * 10 + [1.0] * 10, 0.01, rising=True) is None
+        assert change([1.0] * 10 + [2.0] * 10, 0.01, rising=rising) == math.inf
+    assert change([2.0] * 10 + [1.0] * 10, 0.01) == math.inf
+    assert change([2.0] * 10 + [1.0] * 10, 0.01, rising=True) == 0
 
 
 def test_a_quiet_series_is_alarmed_as_seldom_as_declared() -> None:
@@ -53,9 +55,7 @@ def test_a_quiet_series_is_alarmed_as_seldom_as_declared() -> None:
     random = np.random.default_rng(3)
     trials = 3000
     for days in (14, 28):
-        alarms = sum(
-            change_point(random.gamma(4.0, 1.0, days).tolist(), 0.01) is not None for _ in range(trials)
-        )
+        alarms = sum(change(random.gamma(4.0, 1.0, days).tolist(), 0.01) > 1 for _ in range(trials))
         assert alarms / trials <= 0.013
 
 

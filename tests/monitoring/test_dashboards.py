@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring.dashboards.builders import COLUMNS, Dashboard, Query
+from monitoring.dashboards.builders import COLUMNS, Dashboard, Panel, Query
 from monitoring.dashboards.catalogue import DASHBOARDS, generated, write
 from monitoring.metrics import METRICS
 from tests.monitoring.promql import metric_names
@@ -25,6 +25,8 @@ FOREIGN = {
     "process_resident_memory_bytes",
 }  # fmt: skip
 COUNTERS = {definition.name for definition in METRICS if definition.kind == "counter"}
+#: Those of Grafana that we use; one that it does not know it would print behind the number.
+UNITS = {"s", "percentunit", "short", "cps", "bytes", "string", "dateTimeFromNow"}
 QUERIES = [
     (dashboard, panel, query)
     for dashboard in DASHBOARDS
@@ -51,7 +53,7 @@ def test_the_committed_file_is_the_generated_one(name: str) -> None:
 
 def test_no_dashboard_is_left_over() -> None:
     """A file that is not generated any more would stay in Grafana."""
-    assert {path.stem for path in (GRAFANA / "dashboards").iterdir()} == set(UIDS)
+    assert {path.stem for path in (GRAFANA / "dashboards").glob("*.json")} == set(UIDS)
 
 
 def test_writing_changes_only_what_differs(tmp_path: Path) -> None:
@@ -101,6 +103,7 @@ def test_template_job_and_instance_rules(dashboard: Dashboard, name: str) -> Non
     """`job` and `instance` are variables that take several values, all of them at first."""
     (variable,) = [each for each in dashboard.json()["templating"]["list"] if each["name"] == name]
     assert variable["type"] == "query"
+    assert variable["label"] == name.capitalize()
     assert variable["multi"]
     assert variable["includeAll"]
     assert variable["allValue"] == ".+"
@@ -130,7 +133,7 @@ def test_panel_rules(dashboard: Dashboard) -> None:
         assert panel["title"]
         assert panel["description"].endswith(".")
         assert "bad" in panel["description"].lower(), panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
         assert panel["datasource"] == {"type": "prometheus", "uid": "$datasource"}
         assert panel["targets"]
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
@@ -159,6 +162,100 @@ def test_target_rules(dashboard: Dashboard, panel: object, query: Query) -> None
         assert interval == "$__rate_interval" or (
             function == "increase" and interval in ("$__range", "1h", "5m")
         )
+
+
+@pytest.mark.parametrize(
+    "query",
+    [query for *_, query in QUERIES if metric_names(query.expression) & (FOREIGN - {"ALERTS"})],
+    ids=lambda query: query.expression,
+)
+def test_only_workers_are_counted(query: Query) -> None:
+    """Prometheus and Alertmanager are scraped too, and have `up` and the metrics of a process as well."""
+    assert re.search(r" on \(job, instance\) .*fraud_build_info\{", query.expression)
+
+
+def test_excused_from_the_instance_rule() -> None:
+    """What the linter is told to leave out is what asks for recorded series or alerts, and nothing else."""
+    excused = yaml.safe_load((GRAFANA / "dashboards" / ".lint").read_text())["exclusions"]
+    assert excused.keys() == {"target-instance-rule"}
+    assert excused["target-instance-rule"]["reason"]
+    listed = [(each["dashboard"], each["panel"]) for each in excused["target-instance-rule"]["entries"]]
+    of_a_job = {
+        (dashboard.title, panel.title)
+        for dashboard, panel, query in QUERIES
+        if "$instance" not in query.expression
+    }
+    assert sorted(listed) == sorted(of_a_job)
+
+
+def _units(panel: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """What overrides the panel's unit: matcher and what it matches, unit."""
+    return {
+        (each["matcher"]["id"], each["matcher"]["options"]): setting["value"]
+        for each in panel["fieldConfig"]["overrides"]
+        for setting in each["properties"]
+        if setting["id"] == "unit"
+    }
+
+
+@pytest.mark.parametrize(("column", "hidden"), [("started", False), ("", True)])
+def test_a_table_formats_its_value_and_leaves_labels_as_text(column: str, hidden: bool) -> None:
+    """A unit of time for all columns makes dates of labels; a value that says nothing is not shown."""
+    query = Query("x", "x")
+    panel = Panel("t", "d", "dateTimeFromNow", (query,), kind="table", column=column).json(1, 0, 0)
+    assert panel["fieldConfig"]["defaults"]["unit"] == "string"
+    assert _units(panel) == ({("byName", "started"): "dateTimeFromNow"} if column else {})
+    (columns,) = (each["options"] for each in panel["transformations"])
+    assert columns["excludeByName"] == {"Time": True, "__name__": True, "Value": hidden}
+    assert columns["renameByName"] == ({"Value": "started"} if column else {})
+
+
+def test_bars_start_at_zero_and_lie() -> None:
+    """Left to itself Grafana draws no bar for the smallest value, and stands bars up in a wide panel."""
+    bars = [panel for dashboard in DASHBOARDS for panel in panels(dashboard) if panel["type"] == "bargauge"]
+    assert bars
+    for panel in bars:
+        assert panel["fieldConfig"]["defaults"]["min"] == 0
+        assert panel["options"]["orientation"] == "horizontal"
+        assert panel["options"].keys() == {"reduceOptions", "orientation"}
+
+
+def test_a_share_beside_other_units_has_an_axis_of_its_own() -> None:
+    """From 0 to 1, whatever the panel's unit is."""
+    panel = Panel("t", "d", "cps", (Query("x", "x"), Query("y", "y", share=True))).json(1, 0, 0)
+    assert _units(panel) == {("byFrameRefID", "B"): "percentunit"}
+    (override,) = panel["fieldConfig"]["overrides"]
+    assert {each["id"]: each["value"] for each in override["properties"]}.items() >= {
+        "min": 0,
+        "max": 1,
+    }.items()
+
+
+def test_counts_are_whole_numbers(dashboard: Dashboard) -> None:
+    """Prometheus extrapolates increases: of 212 alerts it says 212.4."""
+    for panel in panels(dashboard):
+        if panel["type"] in ("stat", "bargauge") and any(
+            "increase(" in each["expr"] for each in panel["targets"]
+        ):
+            assert panel["fieldConfig"]["defaults"]["decimals"] == 0, panel["title"]
+
+
+def test_gaps_stay_gaps(dashboard: Dashboard) -> None:
+    """No line leads over a time without values, and a value between two gaps is a point."""
+    for panel in panels(dashboard):
+        if panel["type"] == "timeseries":
+            custom = panel["fieldConfig"]["defaults"]["custom"]
+            assert (custom["spanNulls"], custom["showPoints"]) == (False, "auto")
+
+
+def test_the_line_of_a_limit_is_in_the_picture(dashboard: Dashboard) -> None:
+    """The axis of a panel with a limit reaches it, however small the values are."""
+    for panel in panels(dashboard):
+        steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        if panel["type"] == "timeseries" and len(steps) > 1:
+            custom = panel["fieldConfig"]["defaults"]["custom"]
+            assert (custom["axisSoftMin"], custom["axisSoftMax"]) == (0, steps[1]["value"])
+            assert custom["thresholdsStyle"] == {"mode": "dashed"}
 
 
 def test_panels_lie_side_by_side(dashboard: Dashboard) -> None:

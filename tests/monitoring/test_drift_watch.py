@@ -59,7 +59,7 @@ def shaped(features: Floats) -> Shape:
 
 def learned(cards: Cards) -> Reference:
     hours = [shaped(cards.hour(number)) for number in range(REFERENCE_HOURS)]
-    return build_reference(NAMES, 0, REFERENCE_HOURS * HOUR, hours)
+    return build_reference("a", NAMES, 0, REFERENCE_HOURS * HOUR, hours)
 
 
 def test_values_lie_in_bins_of_their_size() -> None:

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.families import Definition, Families
+from monitoring.families import Definition, Families, Gauge
 from monitoring.metrics import METRICS, OUTCOMES, Metrics, bounded_source
 
 CONTRACT = {
@@ -51,6 +51,17 @@ def test_known_children_start_at_zero() -> None:
         assert scraped["fraud_transactions_total", (("outcome", outcome),)] == 0
     assert scraped["fraud_alerts_total", ()] == 0
     assert scraped["fraud_end_to_end_seconds_count", ()] == 0
+
+
+def test_a_gauge_is_absent_until_it_is_set() -> None:
+    """A worker that does not know a figure must not say 0: `min()` over the workers would take it."""
+    gauges = {definition.name for definition in METRICS if definition.kind == "gauge"}
+    metrics = Metrics()
+    assert not gauges & {name for name, _ in samples(metrics)}
+    metrics.threshold.set(0.5)
+    assert gauges & {name for name, _ in samples(metrics)} == {"fraud_threshold"}
+    with pytest.raises(ValueError, match="no children before they are set"):
+        Gauge(Definition("g", "gauge", "ratio", "What.", "bad", ("window",), (("1h",),)))
 
 
 def test_counts_and_gauges_reach_the_exposition() -> None:

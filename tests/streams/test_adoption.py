@@ -94,7 +94,7 @@ def changes(step: Step) -> dict[str, Any]:
 
 
 def champion(work: ScoreWork) -> tuple[str, int]:
-    return work.models[0][1:]
+    return work.deployment.models()[0][1:]
 
 
 def test_durable_then_in_use_then_told() -> None:
@@ -177,7 +177,7 @@ def test_a_shadow_that_is_not_there_is_left_out() -> None:
     work = partition(versions, registry)
     registry.take(Move(1, "shadow-add", Pin("late", 3)))
     list(work._adopt_models())
-    assert work.models == [("champion", "logistic", 1)]
+    assert list(work.deployment.models()) == [("champion", "logistic", 1)]
     versions.there |= {("logistic", 2), ("late", 3)}
     list(work._adopt_models())
-    assert work.models == [("champion", "logistic", 2), ("shadow", "late", 3)]
+    assert list(work.deployment.models()) == [("champion", "logistic", 2), ("shadow", "late", 3)]

@@ -27,13 +27,13 @@ from models.spec import FeatureSpec
 from streams.cli import main
 from streams.commands import admin
 from streams.contract.dead_letters import ATTEMPT, dead_letter
+from streams.contract.model_records import model_key
 from streams.contract.records import Alert, ModelRef, Reason, Rejection
 from streams.errors import BrokerUnreachable
 from streams.kafka.clients import admin_client
 from streams.kafka.outputs import Output, Outputs, partition_for
 from streams.sections import TOPIC_KEYS, Broker
 from streams.settings import load
-from streams.stages.model_feed import model_key
 from streams.times import rfc3339
 from tests.streams.clients import read, unique
 

@@ -11,6 +11,7 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance
 
 from streams.kafka import closing
+from streams.kafka.batch_consumer import BatchConsumer
 from streams.kafka.connection import client_options
 from streams.sections import Broker
 
@@ -109,6 +110,35 @@ def test_a_group_that_is_joined_while_closing_is_left_in_order(monkeypatch: pyte
         group.joined.set_result(("range", b"assigned"))
         assert await joining == ("range", b"assigned")
         assert not group.reset
+
+    asyncio.run(run())
+
+
+class Committing:
+    """A consumer that commits for the last time."""
+
+    app = SimpleNamespace(crashed=False, should_stop=True)
+    _gave_up = False
+
+    def __init__(self, commit: asyncio.Future[bool]) -> None:
+        self.commit = lambda: commit
+
+
+def test_a_commit_whose_thread_has_ended_is_given_up() -> None:
+    """Its cancellation is not that of who stops the app: the stop goes on, the exit code is its own."""
+
+    async def run() -> None:
+        ended = asyncio.get_running_loop().create_future()
+        ended.cancel()
+        consumer: Any = Committing(ended)
+        await BatchConsumer._commit_at_the_end(consumer)
+        assert consumer._gave_up
+        stopping: Any = Committing(asyncio.get_running_loop().create_future())
+        stop = asyncio.create_task(BatchConsumer._commit_at_the_end(stopping))
+        await asyncio.sleep(0)
+        stop.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stop
 
     asyncio.run(run())
 

@@ -19,6 +19,7 @@ from models.registry import Aliases, Kind, Move, Pin, Registry, resolved
 from models.scorers.rules import Rule, RulesScorer
 from models.snapshot import encode, make
 from monitoring.metrics import bounded_source
+from streams.contract.model_records import key_of, model_key
 from streams.contract.moves import encode_move
 from streams.errors import StateMismatch
 from streams.sections import Broker
@@ -26,7 +27,7 @@ from streams.stages.columns import Columns
 from streams.stages.control_feed import ControlFeed
 from streams.stages.label_core import MOST_VERDICTS, LabelJoin, LabelPolicy
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
-from streams.stages.model_feed import ModelFeed, key_of, model_key
+from streams.stages.model_feed import ModelFeed
 from streams.stages.model_slots import fitting
 from streams.stages.rows import require_spec
 from tests.models.learner_contract import NAMES

@@ -11,6 +11,9 @@ import aiohttp
 import faust
 import pytest
 
+from models.learners.registry import LEARNERS
+from models.snapshot import make
+from models.spec import FeatureSpec
 from monitoring.metrics import CONTENT_TYPE, Metrics
 from streams import worker
 from streams.app import build
@@ -18,6 +21,7 @@ from streams.health import HealthServer, Progress
 from streams.kafka.batches import PartitionProgress
 from streams.kafka.batching import TP
 from streams.settings import load
+from streams.stages.model_slots import initial_deployment
 
 
 def serve(server: HealthServer, use: Callable[[str], Awaitable[None]]) -> None:
@@ -183,3 +187,17 @@ def test_lags_of_partitions_that_have_gone_are_not_told(monkeypatch: pytest.Monk
 
 def behind(records: int, partition: int) -> PartitionProgress:
     return PartitionProgress("t", partition, 0, 0, 0, records, 0, 0.0, False)
+
+
+def test_what_is_said_to_score_is_what_scores_say() -> None:
+    """The rules, and for which champion: while it has no version, and while it fails."""
+    settings = load(environ={})
+    spec = FeatureSpec.default()
+    deployment = initial_deployment(settings.models, spec)
+    shadows = ["shadow forest v0", "shadow logistic v0"]
+    told = worker.lineup(deployment, stood_in=False)
+    assert told == ["champion rules v0 (binned has no version yet)", *shadows]
+    learner = LEARNERS["binned_logistic"](spec.names)
+    deployment.promote(make(learner.freeze(), name="binned", version=7, spec_digest=spec.digest))
+    assert worker.lineup(deployment, stood_in=False) == ["champion binned v7", *shadows]
+    assert worker.lineup(deployment, stood_in=True) == ["champion rules v0 (binned v7 fails)", *shadows]

@@ -71,3 +71,22 @@ def test_an_app_that_cannot_start_is_told() -> None:
         assert app.events == ["stopped"]
 
     asyncio.run(scenario())
+
+
+def test_an_app_that_crashes_while_it_starts_is_told() -> None:
+    """Faust cancels the start then: that is no request to stop, and not Ctrl-C."""
+
+    class Crashing(Starting):
+        conf = faust.App("crashing", autodiscover=False).conf
+        crash_reason = OSError("gone")
+
+        async def start(self) -> None:
+            raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        app = Crashing(asyncio.Event(), 0)
+        with pytest.raises(AppCrashed, match="crashing was stopped by OSError: gone"):
+            await run_apps([cast("faust.App", app)])
+        assert app.events == ["stopped"]
+
+    asyncio.run(scenario())

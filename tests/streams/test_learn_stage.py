@@ -15,6 +15,7 @@ from river import __version__ as RIVER
 from models.registry import Move, Pin, Registry
 from models.snapshot import Snapshot, decode, encode
 from streams.app import build
+from streams.contract.model_records import key_of
 from streams.errors import StateMismatch
 from streams.kafka.batches import PartitionBook, RecordBatch
 from streams.kafka.changelog import Change, Changelog
@@ -26,7 +27,6 @@ from streams.stages.columns import Columns
 from streams.stages.context import StageContext
 from streams.stages.control_feed import initial_aliases
 from streams.stages.learn import LearnWork
-from streams.stages.model_feed import key_of
 from tests.streams.clients import publish, unique
 from tests.streams.learned import (
     CHAMPION,

@@ -9,10 +9,11 @@ import logging
 
 from aiokafka import client
 from aiokafka.consumer import fetcher, group_coordinator
+from aiokafka.producer import sender
 from mode import threads
 
 from streams.errors import FraudstreamError
-from streams.logs import HEALING, Throttle, readable, soften
+from streams.logs import AWAY_ERRORS, AWAY_WARNINGS, HEALING, Throttle, readable, soften
 
 
 def record(name: str, template: str, *args: object, error: BaseException | None = None) -> logging.LogRecord:
@@ -54,6 +55,16 @@ def test_other_messages_pass_beside_a_flood() -> None:
     assert throttle.filter(record("aiokafka.consumer", "a"))
     ours = [throttle.filter(record("streams.stages.learn", "model %s starts anew", n)) for n in range(6)]
     assert ours == [True] * 4 + [False] * 2
+
+
+def test_what_a_broker_that_is_away_causes_is_of_one_kind() -> None:
+    """Every client says of each of its tries what has failed: one line stands for all of it."""
+    throttle = Throttle(clock=Clock())
+    names = ("aiokafka", "aiokafka.consumer.fetcher", "aiokafka.producer.sender")
+    said = [record(name, template) for template in AWAY_ERRORS + AWAY_WARNINGS for name in names]
+    said += [record("aiokafka", AWAY_ERRORS[0])]
+    assert [throttle.filter(each) for each in said] == [True, *[False] * (len(said) - 1)]
+    assert throttle.filter(record("aiokafka", "Heartbeat failed: %r"))
 
 
 def test_templates_with_values_in_them_do_not_pile_up() -> None:
@@ -99,11 +110,11 @@ def test_what_heals_by_itself_is_a_warning() -> None:
 
 def test_what_heals_is_what_libraries_say() -> None:
     """In the versions that are installed: one that is worded anew would be an error again."""
-    modules = (client, fetcher, group_coordinator, threads)
+    modules = (client, fetcher, group_coordinator, sender, threads)
     said = {
         node.value
         for module in modules
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    assert set(HEALING) <= said
+    assert {*HEALING, *AWAY_WARNINGS} <= said

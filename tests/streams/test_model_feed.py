@@ -10,10 +10,11 @@ from aiokafka.errors import KafkaConnectionError
 
 from models.learners.logistic import LogisticLearner
 from models.snapshot import encode, make
+from streams.contract.model_records import model_key
 from streams.kafka import broadcast
 from streams.kafka.outputs import Output, Outputs
 from streams.sections import Broker
-from streams.stages.model_feed import ModelFeed, model_key
+from streams.stages.model_feed import ModelFeed
 from tests.streams.clients import new_topic
 
 pytestmark = pytest.mark.broker

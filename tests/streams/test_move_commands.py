@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from models.registry import Move, Pin
 from models.scorers.rules import RulesScorer
@@ -18,13 +24,12 @@ from models.spec import FeatureSpec
 from streams.commands import moving
 from streams.commands.aliases import read_registry
 from streams.commands.moving import MoveFailed, make_move
+from streams.contract.model_records import model_key
 from streams.contract.records import Adoption, ModelRef
 from streams.kafka.outputs import Output
 from streams.settings import load
-from streams.stages.model_feed import model_key
 from tests.streams.clients import unique
-from tests.streams.made_up import settings
-from tests.streams.test_cli import Cli
+from tests.streams.test_cli import ROOT, Cli
 
 pytestmark = pytest.mark.broker
 SPEC = FeatureSpec.default()
@@ -87,6 +92,8 @@ def test_what_cannot_be_moved_is_refused(models: Cli) -> None:
 
 def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None:
     """The command fails and says which partitions are missing; what has said so is not waited for."""
+    for partition in (0, 1):  # of an older history of moves
+        models.publish(Output(models.topic("metrics"), 0, b"deployment", adoption(partition, 9)))
     late = models("models", "rollback", "--wait", "0.3", "--who", "ada", "--reason", "v2 is no good")
     assert late.exit_code == 1
     assert "move 1 counts, but after 0.3 s it is not in use on partitions 0, 1" in late.stderr
@@ -95,10 +102,8 @@ def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None
     (entry,) = history(models)
     assert (entry["kind"], entry["model"], entry["champion"]) == ("rollback", "binned/1", "binned/1")
     assert (entry["who"], entry["reason"], entry["evidence"]["version"]) == ("ada", "v2 is no good", 1)
-    for partition in (0, 1):
-        told = Adoption(partition, 2, ModelRef("binned", 2), None, 0.0, [], False, {"0": 17}, {}, 5)
-        models.publish(Output(models.topic("metrics"), 0, b"deployment", json_of(told)))
-    back = models("models", "rollback")
+    with adopting(models):
+        back = models("models", "rollback")
     assert back.exit_code == 0, back.stderr
     assert "move 2, in use on all 2 partitions: champion binned; shadows forest, logistic" in back.stdout
     roles = {(each["name"], each["version"]): each["role"] for each in listed_models(models)}
@@ -109,11 +114,10 @@ def test_a_move_that_no_worker_uses_yet_counts_all_the_same(models: Cli) -> None
 
 def test_alerts_are_held_and_released(models: Cli) -> None:
     """By moves without a model."""
-    told = [Adoption(p, 9, ModelRef("binned", 2), None, 0.0, [], False, {}, {}, 5) for p in (0, 1)]
-    models.publish(*(Output(models.topic("metrics"), 0, b"deployment", json_of(each)) for each in told))
-    assert models.document("alerts", "hold", "--reason", "first weeks")["alerts_held"] is True
-    assert models("alerts", "hold").exit_code == 1
-    assert models.document("alerts", "release")["alerts_held"] is False
+    with adopting(models):
+        assert models.document("alerts", "hold", "--reason", "first weeks")["alerts_held"] is True
+        assert models("alerts", "hold").exit_code == 1
+        assert models.document("alerts", "release")["alerts_held"] is False
     held, released = history(models)
     assert (held["alerts_held"], released["alerts_held"]) == (True, False)
 
@@ -162,23 +166,97 @@ def test_of_two_people_who_move_at_once_one_is_told(models: Cli) -> None:
     asyncio.run(scenario())
 
 
-def json_of(record: Adoption) -> bytes:
-    return msgspec.json.encode(record)
+def test_who_has_been_champion_comes_back_unloaded(models: Cli) -> None:
+    """A version that this machine computes otherwise: refused where it has never been champion; where it has
+    been, whether it can be used is for the workers to say.
+    """
+    made = make(RulesScorer.build(SPEC.names), name="binned", version=3, spec_digest=SPEC.digest)
+    wrong = encode(replace(made, golden_scores=made.golden_scores + 1e-9))
+    assert models("models", "promote", "binned/2", "--wait", "0").exit_code == 1
+    models.publish(Output(models.topic("models"), 0, model_key("binned", 3), wrong))
+    for refused in (("promote", "binned/3", "--force"), ("rollback", "--to", "binned/3")):
+        result = models("models", *refused, "--wait", "0")
+        assert "binned/3 cannot be used: GoldenMismatchError" in result.stderr
+    assert "GoldenMismatchError" in models("models", "validate", "binned/3").stderr
+    with adopting(models):
+        assert models.document("models", "rollback")["champion"] == "binned"
+    damaged = wrong.replace(b'"version":3', b'"version":4')
+    models.publish(Output(models.topic("models"), 0, model_key("binned", 4), damaged))
+    models("models", "promote", "binned/2", "--wait", "0")
+    assert "binned/4 cannot be used: SnapshotDamagedError" in models("models", "rollback").stderr
+    assert [entry["champion"] for entry in history(models)] == ["binned/2", "binned", "binned/2"]
 
 
-def test_waiting_ends_although_a_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that swallows the first one, as aiokafka may while it connects, is cancelled again."""
+@pytest.mark.parametrize(
+    "command", ["rollback --json", "history --json", "list --json", "show binned/2 --json"]
+)
+def test_what_loads_no_model_waits_for_no_compiler(models: Cli, command: str) -> None:
+    """It works where neither numba nor numpy can be imported."""
+    models("models", "promote", "binned/1", "--wait", "0")
+    without = (
+        "import sys; sys.modules |= {'numba': None, 'numpy': None}; from streams.cli import main; main()"
+    )
+    with adopting(models):
+        ran = subprocess.run(
+            [sys.executable, "-c", without, "models", *command.split()], cwd=ROOT, capture_output=True,
+            env={**os.environ, **models.environment},
+        )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)
 
-    async def deaf(*_: object, **__: object) -> AsyncGenerator[Any, None]:
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        await asyncio.Event().wait()
+
+def adoption(partition: int, move: int, offset: int = 17) -> bytes:
+    """What a score partition tells that uses a move."""
+    models = ModelRef("binned", 2)
+    return msgspec.json.encode(Adoption(partition, move, models, None, 0.0, [], False, {"0": offset}, {}, 5))
+
+
+@contextmanager
+def adopting(cli: Cli) -> Iterator[None]:
+    """Two score partitions that use every move at once."""
+    stop = threading.Event()
+    reader = Consumer({"bootstrap.servers": cli.broker, "group.id": "adopting"})
+    reader.assign([TopicPartition(cli.topic("control"), 0, OFFSET_BEGINNING)])
+    producer = Producer({"bootstrap.servers": cli.broker})
+
+    def adopt() -> None:
+        while not stop.is_set():
+            for message in reader.consume(10, 0.05):
+                move = json.loads(message.value() or b"")["id"]
+                for partition in (0, 1):
+                    producer.produce(cli.topic("metrics"), adoption(partition, move), b"deployment")
+            producer.poll(0)
+
+    partitions = threading.Thread(target=adopt)
+    partitions.start()
+    try:
         yield
+    finally:
+        stop.set()
+        partitions.join()
+        producer.flush()
+        reader.close()
 
-    monkeypatch.setattr(moving, "follow", deaf)
 
-    async def scenario() -> None:
-        async with asyncio.timeout(20):
-            assert await moving._in_use(settings(), 1, seconds=0.01) == {}
+def test_waiting_ends_with_what_has_been_told() -> None:
+    """By the partitions that use the move or a later one; what else is on the topic counts for nothing."""
 
-    asyncio.run(scenario())
+    class Record(msgspec.Struct):
+        key: bytes
+        value: bytes
+
+    async def told() -> AsyncGenerator[Record, None]:
+        for key, value in (
+            (b"window/1", b"{}"),
+            (b"deployment", adoption(0, 2)),
+            (b"deployment", adoption(1, 1)),
+            (b"deployment", adoption(2, 3)),
+            (b"deployment", adoption(2, 4, offset=18)),
+        ):
+            yield Record(key, value)
+        await asyncio.Event().wait()
+
+    found = asyncio.run(moving._in_use(told(), 2, partitions=3, seconds=0.2))
+    assert found == {0: {"0": 17}, 2: {"0": 17}}
+    found = asyncio.run(moving._in_use(told(), 1, partitions=3, seconds=60))
+    assert list(found) == [0, 1, 2]

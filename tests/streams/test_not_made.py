@@ -19,7 +19,9 @@ from models.learners.logistic import LogisticLearner
 from models.registry import Registry
 from models.scorers.base import FrozenScorer
 from models.scorers.boosted import BoostedScorer
-from models.snapshot import MAX_ARRAY_BYTES, Snapshot, TooLargeError, check_fit, decode, encode
+from models.snapshot import Snapshot, decode, encode, make
+from models.snapshot_arrays import MAX_ARRAY_BYTES
+from models.snapshot_fit import TooLargeError, check_fit
 from streams.app import build
 from streams.errors import SettingsError
 from streams.kafka.batches import RecordBatch
@@ -161,7 +163,7 @@ def test_what_the_check_lets_through_fits() -> None:
         except TooLargeError:
             continue
         fits.append(count)
-        document = encode(_version(scorer))
+        document = encode(make(scorer, name="m", version=1, spec_digest="s"))
         assert len(document) < LARGEST_MESSAGE - 1000
         decode(document)
     assert 0 < len(fits) < len(sizes)
@@ -169,7 +171,7 @@ def test_what_the_check_lets_through_fits() -> None:
     zeros = leaves(4_000_000)
     zeros.value[:] = 0.0
     check_fit(zeros, LARGEST_MESSAGE)
-    decode(encode(_version(zeros)))
+    decode(encode(make(zeros, name="m", version=1, spec_digest="s")))
 
 
 @pytest.mark.parametrize(
@@ -183,11 +185,6 @@ def test_what_scorers_would_refuse_is_not_published(scorer: object, said: str) -
     """By the same limits."""
     with pytest.raises(TooLargeError, match=said):
         check_fit(cast("FrozenScorer", scorer()), MAX_ARRAY_BYTES)  # type: ignore[operator]
-
-
-def _version(scorer: FrozenScorer) -> Snapshot:
-    zero = np.zeros((1, len(NAMES)))
-    return Snapshot("m", 1, scorer, "s", 0, 0, zero[0], zero, scorer.score(zero))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.live_quality import DAY_MS, DayQuality
+from monitoring.live_quality import DAY_MS, DAYS, DayQuality
 from streams.contract.codecs import encode
 from streams.stages.observing.days import PATIENCE, JudgedDays
 from streams.times import DAY, HOUR
@@ -142,6 +142,17 @@ def test_what_has_changed_is_named_once() -> None:
     assert alarms(slower) == [("label", "delay:chargeback")]
     fewer = judge(JudgedDays(MATURITY), Quality(), 30, labelled=5)
     assert alarms(fewer) == [("label", "coverage:chargeback")]
+
+
+def test_a_small_change_is_one_alarm() -> None:
+    """Labels that take 50 minutes longer are beyond the limit on some days and not on others: the alarm stays
+    on until the change has left the window, and is over then.
+    """
+    records = judge(JudgedDays(MATURITY), Quality(), 70, delay=DAY + HOUR * 5 // 6)
+    assert alarms(records) == [("label", "delay:chargeback")]
+    on = [day for day, record in enumerate(records) if record["raised"]]
+    assert on == list(range(on[0], on[-1] + 1))
+    assert 20 + 20 < on[-1] <= 20 + DAYS
 
 
 def test_a_restart_goes_on_where_it_was() -> None:

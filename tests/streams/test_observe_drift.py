@@ -246,3 +246,19 @@ def test_an_hour_told_late_without_a_model_counts_against_its_week() -> None:
         if any(figure["name"] == "champion:a" for figure in record["windows"]["24h"])
     ]
     assert known[0] == START + (gap + 1 + REFERENCE_HOURS) * HOUR
+
+
+def test_an_hour_told_late_with_another_champion_does_not_rename_the_reference() -> None:
+    """A partition a day behind tells of the first hour of the reference, in which another model was champion
+    there: the reference is that of the model whose week it was, and is not made anew every hour.
+    """
+    state = drift()
+    run(state, history(range(1), model="b"))
+    run(state, [told(hour, 0) for hour in range(1, 30)])
+    run(state, [told(1, 1, model="b"), *(told(hour, 1) for hour in range(2, 30))])
+    records = run(state, history(range(30, REFERENCE_HOURS + 10)))
+    assert [record["reference"]["model"] for record in records] == ["a"] * len(records)
+    assert {record["reference"]["start"] for record in records} == {START + HOUR}
+    more = range(REFERENCE_HOURS + 10, REFERENCE_HOURS + 16)
+    alarms = [record["alarms"] for record in run(state, history(more, factor=100.0))]
+    assert [bool(each) for each in alarms].count(True) == 1

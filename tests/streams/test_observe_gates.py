@@ -8,10 +8,11 @@ from sklearn.metrics import average_precision_score
 
 from models.gates import Evidence, Judgement, Limits, judge
 from models.registry import Aliases, Move, Pin, Registry
-from streams.stages.columns import Columns
+from streams.stages.alignment import NEVER
+from streams.stages.columns import Columns, concat
 from streams.stages.observing.core import ObserveCore
 from streams.stages.observing.drift import DriftState
-from streams.stages.observing.gate_figures import Pair
+from streams.stages.observing.gate_figures import MOST_DAYS, Pair
 from streams.stages.observing.gate_moves import automatic_move, automatic_rollback, counted_since
 from streams.stages.observing.merge_core import MergeCore
 from streams.stages.observing.merge_state import MergeState, MergeStep, encode_step
@@ -208,6 +209,39 @@ def test_an_outcome_that_is_taken_back_counts_no_more() -> None:
     made.outcomes(rows(500, 2))
     evidence = made.evidence()
     assert (evidence.outcomes, evidence.frauds) == (2, 2)
+
+
+def test_days_count_although_verdicts_of_later_ones_are_in() -> None:
+    """Analysts answer the same day, the rest of it matures 30 days later: 28 days that have matured count, of
+    however many, and no more days are kept than it takes.
+    """
+    made, maturity = Observed(30 * DAY), 30
+    for day in range(maturity + 32):
+        prompt = rows(2, day)
+        prompt.arrays |= {
+            "alert": np.ones(2, np.bool_),
+            "transaction": prompt.words("transaction") + np.uint64(5_000),
+        }
+        prompt.meta["decided"] = NEVER
+        made.outcomes(prompt)
+        if day >= maturity:
+            made.outcomes(rows(20, day - maturity))
+            assert made.evidence().days == min(day - maturity, MOST_DAYS)
+    assert len(made.merge.pair_days.dump()) <= maturity + 1 + MOST_DAYS
+
+
+def test_outcomes_of_days_that_are_gone_are_left_out() -> None:
+    """They neither come back nor displace others, also in one message with newer ones."""
+    made, reverse = Observed(), Observed()
+    days = [rows(20, day) for day in range(50)]
+    for each in days:
+        made.outcomes(each)
+    for each in (days[49], *days[:49]):
+        reverse.outcomes(each)
+    assert reverse.merge.pair_days.dump() == made.merge.pair_days.dump()
+    once = Observed()
+    once.outcomes(concat(days))
+    assert once.merge.pair_days.dump() == made.merge.pair_days.dump()
 
 
 def test_only_rows_since_the_move_of_the_pair_count() -> None:

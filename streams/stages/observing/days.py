@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from monitoring.concept import change_point, log_loss
+from monitoring.concept import change, log_loss
+from monitoring.drift_alarms import RELEASE
 from monitoring.funnel import ratio
 from monitoring.limits import QUIET_DAYS
 from monitoring.live_quality import DAY_MS, DAYS, DayQuality, by_role
@@ -106,13 +107,14 @@ class JudgedDays:
         """
         series = self._series(self._last(day), quality)
         chance = 1 / (QUIET_DAYS * len(series))
-        changed = {
+        raised = {
             key
             for key, values in series.items()
-            # A model that has become better is no reason to wake anybody.
-            if change_point(values, chance, rising=key[0] == "concept") is not None
+            # A model that has become better is no reason to wake anybody. A change that is hardly one is
+            # found on some days and not on others: it is one alarm, which ends as those of drift do.
+            if change(values, chance, rising=key[0] == "concept") > (RELEASE if key in self._raised else 1)
         }
-        judged = DayJudged(day, sorted(changed), sorted(changed - self._raised))
+        judged = DayJudged(day, sorted(raised), sorted(raised - self._raised))
         return judged, self._record(judged, quality)
 
     def again(

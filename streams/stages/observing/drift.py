@@ -160,7 +160,7 @@ class DriftState:
         before, alarms = self.reference, Alarms(set(self._now.raised))
         held = before
         if model and start >= since and not self._settled(held, model, first, start):
-            held, alarms = self._build(first, start, hour), Alarms()
+            held, alarms = self._build(model, first, start, hour), Alarms()
         elif held is not None and start >= first + max(self._filling, default=0):
             known, daily = held.score_limits["24h"], hour % DAY == 0
             late = [
@@ -214,10 +214,10 @@ class DriftState:
                 add_scores(counts, held.shape, model)
         return counts
 
-    def _build(self, first: int, start: int, hour: int) -> Reference:
+    def _build(self, model: str, first: int, start: int, hour: int) -> Reference:
         """A reference of the hours from `start` to `hour`; what was still filling then has no limits."""
         hours = list(self._last(hour, REFERENCE_HOURS))
-        reference = build_reference(self._features, start, hour + HOUR, hours)
+        reference = build_reference(model, self._features, start, hour + HOUR, hours)
         filled = [start >= first + each for each in self._filling]
         for limits in (reference.limits, reference.outside, reference.unseen):
             for window, held in limits.items():

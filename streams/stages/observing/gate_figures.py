@@ -24,7 +24,7 @@ from monitoring.tallies import Tally, add, total
 from streams.stages.columns import Columns
 from streams.times import DAY, HOUR
 
-#: Days of matured outcomes kept.
+#: Days of matured outcomes that count.
 MOST_DAYS = 28
 #: What marks the names of these figures in a tally.
 MARK = "@gate:"
@@ -219,9 +219,14 @@ PackedDay = tuple[int, int, Sparse, Sparse]
 
 
 class PairDays:
-    """Outcomes by day and pair, of the last `MOST_DAYS` days; an outcome can be taken back."""
+    """Outcomes by day and pair, of `MOST_DAYS` matured days and those that mature; they can be taken back.
 
-    def __init__(self) -> None:
+    Args:
+        maturity: event time after which a transaction is decided, ms; verdicts on alerts come before.
+    """
+
+    def __init__(self, maturity: int) -> None:
+        self._kept = MOST_DAYS + 1 + -(-maturity // DAY)
         self._days: dict[int, dict[Pair, PairDay]] = {}
 
     def update(self, rows: Columns, models: list[str], sign: int) -> None:
@@ -236,7 +241,10 @@ class PairDays:
         move, scores = rows.meta_int("move"), rows.floats("scores")
         champion = np.full(len(rows), np.nan) if rows.meta["stood_in"] else scores[:, 0]
         days = rows.ints("time") // DAY
-        for day in np.unique(days).tolist():
+        oldest = max([*self._days, *np.unique(days).tolist()], default=0) - self._kept + 1
+        for day in [day for day in self._days if day < oldest]:
+            del self._days[day]
+        for day in np.unique(days[days >= oldest]).tolist():
             chosen, held = days == day, self._days.setdefault(day, {})
             for column, name in enumerate(names[1:], start=1):
                 held.setdefault(Pair(move, names[0], name), PairDay()).add(
@@ -246,14 +254,11 @@ class PairDays:
                     rows.floats("threshold")[chosen],
                     sign,
                 )
-        newest = max(self._days, default=0)
-        for day in [day for day in self._days if day <= newest - MOST_DAYS]:
-            del self._days[day]
 
     def until(self, pair: Pair, time: int) -> list[PairDay]:
-        """The days that end by then and have outcomes of the pair since its move, oldest first."""
-        found = []
-        for day in sorted(each for each in self._days if (each + 1) * DAY <= time):
+        """Of the last days that end by then those with outcomes of the pair since its move, oldest first."""
+        found, end = [], time // DAY
+        for day in sorted(each for each in self._days if end - MOST_DAYS <= each < end):
             whole = None
             for told, counted in self._days[day].items():
                 if told.of(pair):

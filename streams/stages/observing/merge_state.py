@@ -114,7 +114,7 @@ class MergeState(ReadState):
 
     Memory: of each partition its tallies, 48 hours of minutes, `maturity` and two days of hours, 1 to 2 KB a
     slot; of all together `DriftState`, 37 days of outcomes of 130 KB a model, up to `MOST_JUDGED` verdicts of
-    300 bytes, and `PairDays`, for gates: 98 KB for each of 28 days, move and candidate.
+    300 bytes, and `PairDays`, for gates: 98 KB for each move, candidate and day, of 28 and of `maturity`.
 
     Args:
         partitions: of cards, and of labels.
@@ -136,7 +136,7 @@ class MergeState(ReadState):
         #: by day and model (`champion:NAME`)
         self.quality: dict[int, dict[str, DayQuality]] = {}
         self.judged: dict[int, Judged] = {}
-        self.pair_days = PairDays()
+        self.pair_days = PairDays(maturity)
         self._pair_hours = PairHours()
         #: hours whose parts have changed since those were asked for
         self._changed: set[int] = set()
