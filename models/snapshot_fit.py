@@ -24,7 +24,7 @@ class TooLargeError(ValueError):
 
 
 def check_fit(scorer: FrozenScorer, most_bytes: int = MAX_DOCUMENT_BYTES) -> None:
-    """Refuse a scorer that no version can hold.
+    """Refuse a scorer that no version can hold. Its arrays cannot be written to any more.
 
     :param most_bytes: that the document of a version may have.
     :raises UnknownScorerError: of no kind that ``decode`` knows.
@@ -33,9 +33,11 @@ def check_fit(scorer: FrozenScorer, most_bytes: int = MAX_DOCUMENT_BYTES) -> Non
     """
     if scorer.kind not in SCORERS:
         raise UnknownScorerError(f"unknown kind {scorer.kind!r}, known are {', '.join(sorted(SCORERS))}")
+    header, arrays = scorer.to_arrays()
+    for array in arrays.values():
+        array.flags.writeable = False  # kernels are compiled for one kind of arrays only
     if scorer.steps > MAX_STEPS:
         raise TooLargeError(f"{scorer.kind}: up to {scorer.steps} steps for a row, more than {MAX_STEPS}")
-    header, arrays = scorer.to_arrays()
     plain = sum(array.nbytes for array in arrays.values()) + BESIDE_ARRAYS
     if plain > MAX_ARRAY_BYTES:
         raise TooLargeError(f"{scorer.kind}: arrays of {plain} bytes, more than {MAX_ARRAY_BYTES}")
