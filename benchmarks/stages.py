@@ -18,6 +18,7 @@ from typing import cast
 from benchmarks import harness, training
 from benchmarks.fraudstream import MODELS_TOPIC, trained
 from benchmarks.workload import EPOCH_START, Message, Workload, messages
+from models.memory import MemoryWatch
 from streams.app import build
 from streams.contract.model_records import model_key
 from streams.kafka.batches import PartitionBook, RecordBatch
@@ -102,6 +103,7 @@ class Stages:
         for name, document in trained().documents.items():
             feed.take(model_key(name, 1), document)
         control = ControlFeed("control", Broker(), initial_aliases(settings.models))
+        memory = MemoryWatch(settings.models.shadow_memory_bytes)
         changelog, policy = cast("Changelog", _Restored()), decision_policy(settings)
         self._hop = contexts["card"].name(f"by-{contexts['card'].spec.entities[-1].name}")
         source = contexts["card"].name("transactions")
@@ -109,7 +111,7 @@ class Stages:
         self._hops = [_Log(self._hop, partition) for partition in range(partitions)]
         self.cards = [CardWork(each, contexts["card"], changelog) for each in range(partitions)]
         self.scores = [
-            ScoreWork(each, contexts["score"], changelog, feed, control, policy, lambda: True)
+            ScoreWork(each, contexts["score"], changelog, feed, control, policy, lambda: True, memory)
             for each in range(partitions)
         ]
 

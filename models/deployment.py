@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arms import U64, in_canary
+from models.memory import MemoryWatch
 from models.snapshot import Snapshot
 from models.snapshot_document import SpecMismatchError
 
@@ -61,13 +62,15 @@ class Deployment:
     The champion runs first, on its own memory; a shadow sees a read-only view and cannot delay it except
     within a batch it has struck out of. A shadow that raises, or gives a wrong shape or something that is no
     probability, is switched off at once; one that is over ``seconds_per_row`` on average over a batch gets a
-    strike, and is switched off at ``strikes_allowed`` in a row. A champion that fails is answered for by the
-    stand-in, and tried again with the next batch. A canary scores every row and decides those of its cards;
-    where it raises or gives no probability, the champion decides, and it is tried again with the next batch.
+    strike, and is switched off at ``strikes_allowed`` in a row; one that has taken too much memory is
+    switched off before its next batch. A champion that fails is answered for by the stand-in, and tried again
+    with the next batch. A canary scores every row and decides those of its cards; where it raises or gives no
+    probability, the champion decides, and it is tried again with the next batch.
 
     :ivar spec_digest: only models learned on this feature spec are let in.
     :ivar seconds_per_row: time budget of a shadow, for batches of at least ``rows_timed`` rows: smaller ones
         are all overhead.
+    :ivar memory: watches what shadows take, here and in the other partitions of the process; None for nobody.
     :ivar canary: scores every row; decides for ``percent`` of the cards, chosen by ``canary_name``.
     :ivar champion_failures: batches in which the stand-in answered.
     :ivar canary_failures: rows of the canary's cards for which the champion answered.
@@ -80,6 +83,7 @@ class Deployment:
     seconds_per_row: float = 100e-6
     strikes_allowed: int = 3
     rows_timed: int = 32
+    memory: MemoryWatch | None = None
     shadows: list[Shadow] = field(default_factory=list)
     canary: Snapshot | None = None
     canary_name: str = ""
@@ -145,6 +149,8 @@ class Deployment:
             self.canary_failures += int(chosen.sum() - arm.sum())
             decided = np.where(arm, others[0], champion)
             seconds.append(clock() - begin)
+        if self.memory is not None and self.shadows:
+            self.memory.begin()
         for row, shadow in zip(others[beside:], self.shadows, strict=True):
             seconds.append(self._score_shadow(shadow, x, row, clock))
         model = (used.name, used.version)
@@ -215,6 +221,9 @@ class Deployment:
         return np.where(possible, scores, np.nan)
 
     def _score_shadow(self, shadow: Shadow, x: Floats, out: Floats, clock: Clock) -> float:
+        version = shadow.snapshot.name, shadow.snapshot.version
+        if self.memory is not None and shadow.off is None:
+            shadow.off = self.memory.fault(version)
         if shadow.off is not None:
             return 0.0
         begin = clock()
@@ -226,6 +235,8 @@ class Deployment:
             shadow.failures += 1
             shadow.off = f"{type(error).__name__}: {error}"
         spent = clock() - begin
+        if self.memory is not None:
+            self.memory.called(version)
         if len(x) >= self.rows_timed:
             over = spent > self.seconds_per_row * len(x)
             shadow.strikes = shadow.strikes + 1 if over else 0

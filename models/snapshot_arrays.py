@@ -15,6 +15,8 @@ from models.snapshot_document import Json, SnapshotDamagedError
 
 MAX_ARRAY_BYTES = 128 << 20
 """Of all arrays of a snapshot together, decompressed."""
+LEVEL = 6
+"""Of the compression."""
 _DTYPES: dict[str, type[np.float64] | type[np.int32]] = {"<f8": np.float64, "<i4": np.int32}
 
 
@@ -26,7 +28,7 @@ def pack(array: NDArray[np.generic]) -> dict[str, Json]:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     if little.dtype.str not in _DTYPES:
         raise ValueError(f"arrays of {array.dtype} do not travel")
-    raw = zlib.compress(np.ascontiguousarray(little).tobytes(), 6)
+    raw = zlib.compress(np.ascontiguousarray(little).tobytes(), LEVEL)
     return {
         "dtype": little.dtype.str,
         "shape": [int(n) for n in array.shape],

@@ -28,7 +28,7 @@ SUPPRESSED = ("cooldown", "budget")
 RULES_BECAUSE = ("unlearned", "failed")
 LOG_LEVELS = ("warning", "error")
 LOG_SOURCES = ("fraudstream", "kafka", "faust", OTHER)
-SHADOW_FAULTS = ("raised", "not_finite", "slow")
+SHADOW_FAULTS = ("raised", "not_finite", "slow", "memory")
 
 # 0.1 s, the service level objective for a decision, is an edge of both latency histograms.
 SCORE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
@@ -186,7 +186,7 @@ METRICS: tuple[Definition, ...] = (
         "unusable rising: somebody without the key writes there.",
         labels=("reason",), children=_each(MOVE_FAULTS)),
     Definition("fraud_model_refused_total", "counter", "models",
-        "Model versions on the topic that could not be used, by model.",
+        "Model versions that could not be used, or could not be made of their learner, by model.",
         "any increase.",
         labels=("name",), limit=32),
     Definition("fraud_model_withheld_total", "counter", "models",
@@ -200,7 +200,7 @@ METRICS: tuple[Definition, ...] = (
     Definition("fraud_shadow_disabled_total", "counter", "models",
         "Shadows switched off, by fault.",
         "any increase.",
-        labels=("name", "reason"), limit=96),
+        labels=("name", "reason"), limit=128),
     Definition("fraud_labels_total", "counter", "labels",
         "Labels consumed, by source and result.",
         "too_late, unmatched or dropped rising.",

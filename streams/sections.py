@@ -258,6 +258,8 @@ class Models(Section):
     """Outcomes behind a model, those sampled away included, before its first version; the rules till then."""
     min_frauds: Annotated[int, Field(ge=0)] = 10
     """Frauds among them."""
+    shadow_memory_bytes: Annotated[int, Field(ge=16_777_216)] = 268_435_456
+    """Memory that a shadow's version may take by scoring, in a worker, before it is switched off."""
     checkpoint_key_file: str = ""
     """File with a key of at least 32 bytes, which signs the learn stage's checkpoints; empty for unsigned."""
     signing_key_file: str = ""

@@ -43,7 +43,7 @@ from streams.stages.learn_core import LearnCore, LearnRules, LearnState
 from streams.stages.loop import BREATH, StageLoop, Step
 from streams.stages.model_feed import highest_versions
 from streams.stages.model_slots import build_learners
-from streams.stages.rows import require_spec
+from streams.stages.rows import LARGEST_MESSAGE, require_spec
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def learn_rules(settings: Settings, spec_digest: str) -> LearnRules:
         maturity_ms=settings.labels.maturity,
         most_verdicts={str(origin): most for origin, most in settings.labels.daily.items()},
         check_frauds=settings.gates.min_frauds if settings.gates.withhold else 0,
+        most_bytes=LARGEST_MESSAGE,
     )
 
 
@@ -116,7 +117,9 @@ class LearnWork:
         published = await highest_versions(self._context.settings.broker, self._context.name("models"))
         self._unsaved_numbers = self.checkpoint.number_from(published)
         for name in self.checkpoint.state.learners:
-            self._context.metrics.model_withheld.add(0, name)  # alert rules see the first one
+            # Alert rules see the first one.
+            self._context.metrics.model_withheld.add(0, name)
+            self._context.metrics.model_refused.add(0, name)
 
     @property
     def state(self) -> LearnCheckpoint:
@@ -150,7 +153,7 @@ class LearnWork:
             self._unsaved_numbers = False
         state = self.checkpoint.state
         learned = {name: learner.n_learned for name, learner in state.learners.items()}
-        refused = dict(state.refused)
+        refused, not_made = dict(state.refused), dict(state.not_made)
         flooded = state.floods.flooded.copy()
         published = False
         for batch in batches:
@@ -165,6 +168,7 @@ class LearnWork:
         for name, learner in state.learners.items():
             self._context.metrics.model_learned.add(learner.n_learned - learned[name], name)
             self._context.metrics.outcomes_refused.add(state.refused[name] - refused[name], name)
+            self._context.metrics.model_refused.add(state.not_made[name] - not_made[name], name)
         for origin, count in (state.floods.flooded - flooded).items():
             self._context.metrics.labels_flooded.add(count, origin)
         overdue = self._context.clock() - self._saved_at > _CHECKPOINT_SECONDS

@@ -12,6 +12,7 @@ What contradicts the verdict meanwhile, a chargeback or the analyst, is told as 
 from __future__ import annotations
 
 import heapq
+import logging
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,12 +28,16 @@ from models.outcome_weights import feedback_weights, outcome_weights
 from models.sampling import keep_mask
 from models.scorers.base import FrozenScorer
 from models.snapshot import Snapshot, make
+from models.snapshot_document import MAX_DOCUMENT_BYTES
+from models.snapshot_fit import check_fit
 from models.version_check import Verdict, VersionCheck
 from monitoring.metrics import bounded_source
 from streams.stages.alignment import NEVER
 from streams.stages.columns import Columns
 from streams.stages.label_core import MATURITY
 from streams.stages.label_state import ANALYST
+
+logger = logging.getLogger(__name__)
 
 #: What waits: an outcome; one that an analyst gave of an alert; the same once more when it has matured.
 OUTCOME, VERDICT, MATURED = range(3)
@@ -84,6 +89,7 @@ class LearnRules:
         most_verdicts: on the transactions of a day, by `source`, `terminal` and `card`, that are learned.
         check_frauds: fewest frauds by which a version may be withheld (`models/version_check.py`); 0 for
             never.
+        most_bytes: of the document of a version; one that would be larger is not made.
     """
 
     publish_every_ms: int
@@ -93,6 +99,7 @@ class LearnRules:
     maturity_ms: int = 0
     most_verdicts: Mapping[str, int] = field(default_factory=dict)
     check_frauds: int = 0
+    most_bytes: int = MAX_DOCUMENT_BYTES
 
     def suffices(self, learner: Learner) -> bool:
         """Whether the learner has learned enough for a version."""
@@ -130,6 +137,8 @@ class LearnState:
         self.learned = dict.fromkeys(learners, 0)
         #: outcomes that could not be learned, by model name
         self.refused = dict.fromkeys(learners, 0)
+        #: versions that could not be made, by model name; counted from the start of the process
+        self.not_made = dict.fromkeys(learners, 0)
         #: scoring watermark, by label partition
         self.watermarks = dict.fromkeys(range(partitions), NEVER)
         self.clock = NEVER
@@ -320,9 +329,11 @@ class LearnCore:
         for name, learner in state.learners.items():
             if state.learned[name] == 0 or not self.rules.suffices(learner):
                 continue
-            state.versions[name] += 1
             state.learned[name] = 0
-            scorer = learner.freeze()
+            scorer = self._frozen(state, name, learner)
+            if scorer is None:
+                continue
+            state.versions[name] += 1
             verdict = self._check(state, name, scorer)
             snapshots.append(
                 make(
@@ -343,6 +354,17 @@ class LearnCore:
             )
             state.parents[name] = state.versions[name]
         return snapshots
+
+    def _frozen(self, state: LearnState, name: str, learner: Learner) -> FrozenScorer | None:
+        """The learner as a scorer that can travel; None where there is none, and its version before stays."""
+        try:
+            scorer = learner.freeze()
+            check_fit(scorer, self.rules.most_bytes)
+        except Exception as error:  # whatever a learner does, the others go on
+            state.not_made[name] += 1
+            logger.warning("%s: no version could be made: %s: %s", name, type(error).__name__, error)
+            return None
+        return scorer
 
     def _check(self, state: LearnState, name: str, scorer: FrozenScorer) -> Verdict:
         if not self.rules.check_frauds:

@@ -14,6 +14,7 @@ from models.learners.drift_aware import DriftAwareLearner
 from models.learners.feedback_delayed import DEFAULT
 from models.learners.registry import LEARNERS
 from models.learners.single import SINGLE
+from models.memory import MemoryWatch
 from models.registry import Slots, Version
 from models.scorers.rules import RulesScorer
 from models.snapshot import Snapshot, make
@@ -90,8 +91,12 @@ def _require_library(kind: type[Learner], place: str) -> None:
         raise SettingsError(f"{place} needs {kind.library}, which cannot be loaded: {error}") from None
 
 
-def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
-    """The slots of the settings before any move, filled with the rules that stand in: version 0."""
+def initial_deployment(models: Models, spec: FeatureSpec, memory: MemoryWatch | None = None) -> Deployment:
+    """The slots of the settings before any move, filled with the rules that stand in: version 0.
+
+    Args:
+        memory: watches what the shadows take.
+    """
     rules = make(RulesScorer.build(spec.names), name="rules", version=0, spec_digest=spec.digest)
 
     def unlearned(slot: Slot) -> Snapshot:
@@ -101,6 +106,7 @@ def initial_deployment(models: Models, spec: FeatureSpec) -> Deployment:
         spec_digest=spec.digest,
         champion=unlearned(models.champion),
         stand_in=rules,
+        memory=memory,
         shadows=[Shadow(unlearned(slot)) for slot in models.shadows],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from models.memory import MemoryWatch
 from models.registry import Slots, Version, resolved
 from models.snapshot import Snapshot
 from streams.contract.codecs import encode
@@ -24,15 +25,23 @@ class ModelsInUse:
     Args:
         feed: the model versions.
         control: who holds which alias.
+        memory: watches what the shadows take.
     """
 
-    def __init__(self, partition: int, context: StageContext, feed: ModelFeed, control: ControlFeed) -> None:
+    def __init__(
+        self,
+        partition: int,
+        context: StageContext,
+        feed: ModelFeed,
+        control: ControlFeed,
+        memory: MemoryWatch | None = None,
+    ) -> None:
         self._partition = partition
         self._context = context
         self._feed = feed
         self._control = control
         self._missing: Slots | None = None
-        self.deployment = initial_deployment(context.settings.models, context.spec)
+        self.deployment = initial_deployment(context.settings.models, context.spec, memory)
 
     def restore(self, slots: Slots) -> bool:
         """Score with what was in use before a restart; False, and nothing is changed, if it is gone."""

@@ -20,6 +20,7 @@ import faust
 
 from models.decision import DecisionPolicy
 from models.deployment import Deployment
+from models.memory import MemoryWatch
 from streams.kafka.batches import RecordBatch
 from streams.kafka.batching import TP, batch_topic, batches, transport_of
 from streams.kafka.changelog import Changelog
@@ -64,6 +65,7 @@ class ScoreWork:
         control: who holds which alias.
         policy: decides which scores are alerts.
         caught_up: whether the partition is known to hold nothing that is not finished.
+        memory: watches what the shadows of all partitions take.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ScoreWork:
         control: ControlFeed,
         policy: DecisionPolicy,
         caught_up: Callable[[], bool] = lambda: False,
+        memory: MemoryWatch | None = None,
     ) -> None:
         settings = context.settings
         self._partition = partition
@@ -85,7 +88,7 @@ class ScoreWork:
         self._publisher = Publisher(context, policy, partition)
         self._core = ScoreCore(policy, context.clock)
         self._counts = ScoreCounts(context, policy)
-        self._models = ModelsInUse(partition, context, feed, control)
+        self._models = ModelsInUse(partition, context, feed, control, memory)
         self._deployment = self._models.deployment
         shadows = len(self._deployment.shadows)
         self._chunk_rows = min(CHUNK_ROWS, rows_in_message(len(context.spec.names) + shadows) // 2)
@@ -290,6 +293,7 @@ def attach(
     """Read the hop and the known frauds in batches; follow the models and their aliases."""
     changelog = Changelog(context.name("score-state"), context.settings.broker, context.outputs)
     policy = decision_policy(context.settings)
+    memory = MemoryWatch(context.settings.models.shadow_memory_bytes)
     hop = context.name(f"by-{context.spec.entities[-1].name}")
     transport = transport_of(app)
 
@@ -298,7 +302,7 @@ def attach(
             progress = transport.progress().get(TP(hop, partition))
             return progress is not None and progress.lag == 0
 
-        return ScoreWork(partition, context, changelog, feed, control, policy, caught_up)
+        return ScoreWork(partition, context, changelog, feed, control, policy, caught_up, memory)
 
     loop = StageLoop(
         "score",

@@ -83,6 +83,7 @@ class ScoreCounts:
 
 def _fault(reason: str) -> str:
     """Why a shadow is off, as a metric label."""
-    if reason.startswith("slow"):
-        return "slow"
+    for fault in ("slow", "memory"):
+        if reason.startswith(f"{fault}:"):
+            return fault
     return "not_finite" if "no probabilities" in reason else "raised"

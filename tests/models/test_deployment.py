@@ -85,6 +85,12 @@ FAULTS: dict[str, Callable[[Floats], Floats]] = {
     "above one": lambda x: np.full(len(x), 1.001),
     "integers": lambda x: cast("Floats", np.zeros(len(x), np.int64)),
     "nothing": lambda x: cast("Floats", None),
+    "true": lambda x: cast("Floats", np.ones(len(x), np.bool_)),
+    "single precision": lambda x: cast("Floats", np.full(len(x), 0.5, np.float32)),
+    "objects": lambda x: cast("Floats", np.full(len(x), 0.5, object)),
+    "one number": lambda x: cast("Floats", 0.5),
+    "a list": lambda x: cast("Floats", [0.5] * len(x)),
+    "text": lambda x: cast("Floats", "0.5"),
 }
 
 
@@ -128,6 +134,32 @@ def test_a_bad_champion_is_answered_for(fault: str) -> None:
         assert np.isfinite(scored.shadows).all()
         assert d.champion_failures == failures
     assert d.last_champion_error
+
+
+def test_a_champion_that_fails_on_some_rows_scores_the_other_batches() -> None:
+    """The stand-in answers for the batches in which it fails, with a flag, and for no other one."""
+    bad = 40
+
+    def act(x: Floats) -> Floats:
+        if (x == X[bad]).all(axis=1).any():
+            raise RuntimeError("this merchant")
+        return np.full(len(x), 0.5)
+
+    d = deployment(champion=snapshot(act, "champion"))
+    for start in (*range(0, 64, 8), *range(0, 64, 8)):
+        scored = d.score(X[start : start + 8], Clock())
+        assert scored.stand_in == (start <= bad < start + 8)
+        expected = d.stand_in.scorer.score(X[start : start + 8]) if scored.stand_in else np.full(8, 0.5)
+        np.testing.assert_array_equal(scored.decided, expected)
+    assert d.champion_failures == 2
+
+
+def test_nothing_is_scored_where_the_stand_in_fails_as_well() -> None:
+    """The batch is not finished: it is read again, not passed on without scores."""
+    d = deployment(champion=snapshot(raises, "champion"))
+    d.stand_in = snapshot(FAULTS["one NaN"], "rules", 0)
+    with pytest.raises(ValueError, match="no probabilities"):
+        d.score(X, Clock())
 
 
 def test_a_shadow_cannot_reach_the_callers_matrix() -> None:

@@ -159,6 +159,18 @@ def test_a_model_that_nobody_has_does_not_take_the_champion_s_place(caplog: pyte
     assert champion(work) == ("nobody", 1)
 
 
+def test_versions_that_come_at_once_are_one_change() -> None:
+    """A learner that catches up after hours makes many versions; only the last one is taken."""
+    versions = Versions({("logistic", 1)})
+    work = partition(versions, fresh())
+    list(work._adopt_models())
+    versions.there |= {("logistic", number) for number in range(2, 40)}
+    durable, then = work._adopt_models()
+    assert changes(durable)["slots"]["champion"] == ["logistic", 39]
+    assert told(then).champion == ModelRef("logistic", 39)
+    assert list(work._adopt_models()) == []
+
+
 def test_a_shadow_that_is_not_there_is_left_out() -> None:
     """The others go on and get their new versions; it comes in later."""
     versions, registry = Versions({("logistic", 1)}), fresh()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from models.learners.registry import LEARNERS
-from models.registry import Aliases, Kind, Move, Pin, resolved
+from models.registry import Aliases, Kind, Move, Pin, Registry, resolved
 from models.scorers.rules import Rule, RulesScorer
 from models.snapshot import encode, make
 from monitoring.metrics import bounded_source
@@ -219,9 +219,9 @@ def test_121_a_model_that_nobody_knows_takes_nobody_s_place() -> None:
     assert fitting(wanted, rules, lambda name, number: rules if name in ("a", "b") else None) is None
 
 
-def good(name: str = "m", spec: str = SPEC, key: bytes = KEY, **made: Any) -> bytes:
+def good(name: str = "m", spec: str = SPEC, key: bytes = KEY, version: int = 1, **made: Any) -> bytes:
     scorer = RulesScorer.build(["a", "b"], [Rule("a", 1.0, 2.0)])
-    return encode(make(scorer, name=name, version=1, spec_digest=spec, **made), key)
+    return encode(make(scorer, name=name, version=version, spec_digest=spec, **made), key)
 
 
 def off_golden() -> bytes:
@@ -239,6 +239,7 @@ def flipped(at: int) -> bytes:
 VERSIONS: list[Any] = [
     pytest.param(flipped(good().index(b'"arrays"') + 90), "SnapshotDamagedError", id="a flipped byte"),
     pytest.param(good()[:-40], "SnapshotDamagedError", id="cut off"),
+    pytest.param(b"", "SnapshotDamagedError", id="empty"),
     pytest.param(good(spec="f" * 16), "SpecMismatchError", id="another feature spec"),
     pytest.param(good(key=b""), "SignatureError: not signed", id="unsigned"),
     pytest.param(good(key=b"o" * 32), "SignatureError", id="signed by somebody else"),
@@ -262,6 +263,16 @@ def test_version(document: bytes, reason: str, caplog: pytest.LogCaptureFixture)
     assert refused == ["m"]
     assert reason in caplog.text
     assert feed.version("m", 1) is kept is feed.latest["m"]
+
+
+def test_version_written_again_after_a_newer_one() -> None:
+    """Signed as it is, an old version takes nobody back: aliases follow the highest number."""
+    feed = ModelFeed("models", Broker(), SPEC, key=KEY, names=["m"])
+    registry = Registry(Aliases(Pin("m")))
+    for number in (1, 3, 2, 1):
+        feed.take(model_key("m", number), good(version=number))
+    assert (feed.newest, feed.latest["m"].version, feed.refused) == ({"m": 3}, 3, 0)
+    assert resolved(registry, feed.newest).champion == ("m", 3)
 
 
 @pytest.mark.parametrize("circle", CIRCLES)
